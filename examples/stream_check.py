@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""What a consumer of mod_rustbridge has to know about a stream, without a broker: used by both reference consumers.
+
+Every message has an id, and a place in a stream: the node, the boot of its switch, and a number that counts from one
+without a hole. So
+  * a message whose id was seen is a repetition, to be left out;
+  * a number that is missing is a loss. The module tells it with a gap record in its place, which has the last missing
+    number as its own and names the first. A hole without a gap record is one of the broker's or the consumer's making.
+"""
+import collections
+import json
+import sys
+
+# How many ids are remembered. A repetition comes at most one window behind the first, after a restart of the switch one
+# spool's worth of what was not yet noted as acknowledged: 100 000 is more than either, and about 10 MB.
+REMEMBERED = 100_000
+
+
+class Ranges:
+    """Numbers as few ranges: a stream in order is one."""
+
+    def __init__(self):
+        self.ranges = []
+
+    def add(self, first, last):
+        ranges = self.ranges
+        # Nearly always the next number: look from the end.
+        at = len(ranges)
+        while at and ranges[at - 1][0] > first:
+            at -= 1
+        ranges.insert(at, [first, last])
+        at = max(at - 1, 0)
+        while at + 1 < len(ranges) and ranges[at][0] <= last + 1:
+            if ranges[at][1] + 1 >= ranges[at + 1][0]:
+                ranges[at][1] = max(ranges[at][1], ranges.pop(at + 1)[1])
+            else:
+                at += 1
+
+    def holes(self):
+        """Ranges that are missing, from one to the largest number."""
+        expected, found = 1, []
+        for first, last in self.ranges:
+            if first > expected:
+                found.append((expected, first - 1))
+            expected = max(expected, last + 1)
+        return found
+
+
+class StreamCheck:
+    """Takes every message as it comes; says which are new."""
+
+    def __init__(self):
+        self.ids = collections.OrderedDict()
+        self.arrived = collections.defaultdict(Ranges)
+        self.events = self.duplicates = self.gap_records = self.told_missing = 0
+
+    def take(self, message_id, node, boot, seq, body):
+        """The event as a dict when it is to be used; None for a repetition and for a gap record."""
+        if message_id in self.ids:
+            self.duplicates += 1
+            return None
+        self.ids[message_id] = True
+        if len(self.ids) > REMEMBERED:
+            self.ids.popitem(last=False)
+        event = json.loads(body)
+        first = last = int(seq)
+        is_gap = event.get("Event-Subclass") == "rustbridge::gap"
+        if is_gap:
+            first, last = int(event["Rustbridge-First-Seq"]), int(event["Rustbridge-Last-Seq"])
+            self.gap_records += 1
+            self.told_missing += last - first + 1
+            reasons, kinds = event.get("Rustbridge-Reasons"), event.get("Rustbridge-Events")
+            print(f"gap: {node} {boot} {first}-{last} reasons: {reasons} events: {kinds}", file=sys.stderr)
+        self.arrived[node, boot].add(first, last)
+        if is_gap:
+            return None
+        self.events += 1
+        return event
+
+    def summary(self):
+        """What was seen so far. In a topic of several partitions, or a queue that is still being read, a hole may yet
+        be filled: judge holes when what is behind them has been read in every partition."""
+        holes = [
+            {"node": node, "boot": boot, "first": first, "last": last}
+            for (node, boot), ranges in sorted(self.arrived.items())
+            for first, last in ranges.holes()
+        ]
+        return {
+            "events": self.events,
+            "duplicates": self.duplicates,
+            "gap_records": self.gap_records,
+            "told_missing": self.told_missing,
+            "untold_holes": holes,
+        }

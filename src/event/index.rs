@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: MIT
+//! Finding one's way in a [`Record`] without copying it.
+
+use super::known::{self, Known};
+use super::record::{FLAG_ARRAY, FLAG_BODY, RawEntry, Record};
+
+/// Where the headers of one record are, with repeated names settled.
+///
+/// A header list may hold a name twice (`Hangup-Cause` in `CHANNEL_HANGUP_COMPLETE` does). A JSON
+/// object may not, and what its readers see of one that does is the last: so the last wins here.
+///
+/// Belongs to a publisher thread and is filled anew for each event, keeping its memory.
+#[derive(Debug, Default)]
+pub struct Index {
+    entries: Vec<Entry>,
+    body: Option<Span>,
+    /// The newest entry of each name that has a number, plus one; zero is none.
+    known: Vec<u32>,
+    /// The same for other names, beside another part of the hash: open addressing from a name's
+    /// hash; zero is free.
+    table: Vec<(u32, u32)>,
+    /// How many are in `table`.
+    others: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: usize,
+    len: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Name {
+    Known(Known),
+    At(Span),
+}
+
+impl Name {
+    fn text(self, bytes: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::Known(known) => Some(known.name()),
+            Self::At(span) => slice(bytes, span),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    name: Name,
+    value: Span,
+    array: bool,
+    /// A later header has the same name.
+    shadowed: bool,
+}
+
+/// A header's value.
+#[derive(Clone, Debug)]
+pub enum Value<'r> {
+    /// One string of bytes; rarely, but legally, not UTF-8.
+    One(&'r [u8]),
+    /// Several, in order.
+    Many(Elements<'r>),
+}
+
+/// The elements of an array header.
+#[derive(Clone, Debug)]
+pub struct Elements<'r>(&'r [u8]);
+
+impl<'r> Iterator for Elements<'r> {
+    type Item = &'r [u8];
+
+    fn next(&mut self) -> Option<&'r [u8]> {
+        let (len, rest) = self.0.split_first_chunk()?;
+        let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
+        let (element, rest) = rest.split_at_checked(len)?;
+        self.0 = rest;
+        Some(element)
+    }
+}
+
+impl Index {
+    /// Reads where everything in `record` is.
+    pub fn read(&mut self, record: &Record) {
+        self.entries.clear();
+        self.body = None;
+        self.known.clear();
+        self.known.resize(known::COUNT, 0);
+        self.table.clear();
+        // Room for the case that all names are others. A record from disk carries no count.
+        let slots = (record.header_count() * 2).next_power_of_two().max(16);
+        self.table.resize(slots, (0, 0));
+        self.others = 0;
+        let bytes = record.bytes();
+        let mut at = record.entries_at();
+        // What is not an entry is damage; what was whole before it stands.
+        while let Some((entry, next)) = RawEntry::read(bytes, at) {
+            at = next;
+            let value = Span { start: entry.value, len: entry.value_len };
+            let array = entry.flags & FLAG_ARRAY != 0;
+            if let Some(id) = entry.id {
+                let Some(known) = known::get(id) else { break };
+                self.settle_known(known, value, array);
+            } else if entry.flags & FLAG_BODY != 0 {
+                self.body = Some(value);
+            } else {
+                let name = Span { start: entry.name, len: entry.name_len };
+                let Some(text) = slice(bytes, name) else { break };
+                let hash = known::hash_of(text);
+                match known::find(text, hash) {
+                    Some(known) => self.settle_known(known, value, array),
+                    None => self.settle_other(bytes, name, hash, value, array),
+                }
+            }
+        }
+        if self.body.is_some() {
+            // The core appends these two for an event with a body, whatever the headers say.
+            for name in [b"Content-Length".as_slice(), b"_body"] {
+                if let Some(entry) = self.find(bytes, name)
+                    && let Some(entry) = self.entries.get_mut(entry)
+                {
+                    entry.shadowed = true;
+                }
+            }
+        }
+    }
+
+    /// Adds an entry under a known name, in the place of an older one.
+    #[inline]
+    fn settle_known(&mut self, name: Known, value: Span, array: bool) {
+        let Some(newest) = self.known.get_mut(usize::from(name.id)) else { return };
+        if let Some(older) = entry_number(*newest)
+            && let Some(older) = self.entries.get_mut(older)
+        {
+            older.shadowed = true;
+        }
+        self.entries.push(Entry { name: Name::Known(name), value, array, shadowed: false });
+        *newest = u32::try_from(self.entries.len()).unwrap_or(0);
+    }
+
+    /// The same under any other name.
+    fn settle_other(&mut self, bytes: &[u8], name: Span, hash: u64, value: Span, array: bool) {
+        if self.table.len() < (self.others + 1) * 2 {
+            self.grow(bytes);
+        }
+        self.others += 1;
+        self.entries.push(Entry { name: Name::At(name), value, array, shadowed: false });
+        let newest = u32::try_from(self.entries.len()).unwrap_or(0);
+        let text = slice(bytes, name);
+        let mask = self.table.len() - 1;
+        let (mut slot, tag) = slot_of(hash, mask);
+        while let Some((found, place)) = self.table.get_mut(slot) {
+            let Some(older) = entry_number(*place) else {
+                (*found, *place) = (tag, newest);
+                return;
+            };
+            if *found == tag
+                && let Some(entry) = self.entries.get_mut(older)
+                && entry.name.text(bytes) == text
+            {
+                entry.shadowed = true;
+                *place = newest;
+                return;
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: &[u8]) {
+        let slots = (self.table.len() * 4).max(32);
+        self.table.clear();
+        self.table.resize(slots, (0, 0));
+        let mask = slots - 1;
+        for (position, entry) in self.entries.iter().enumerate().filter(|(_, e)| !e.shadowed) {
+            let Name::At(name) = entry.name else { continue };
+            let Some(text) = slice(bytes, name) else { continue };
+            let (mut slot, tag) = slot_of(known::hash_of(text), mask);
+            while let Some((found, place)) = self.table.get_mut(slot) {
+                if *place == 0 {
+                    (*found, *place) = (tag, u32::try_from(position + 1).unwrap_or(0));
+                    break;
+                }
+                slot = (slot + 1) & mask;
+            }
+        }
+    }
+
+    fn find(&self, bytes: &[u8], name: &[u8]) -> Option<usize> {
+        let hash = known::hash_of(name);
+        if let Some(known) = known::find(name, hash) {
+            return entry_number(*self.known.get(usize::from(known.id))?);
+        }
+        let mask = self.table.len().checked_sub(1)?;
+        let (mut slot, tag) = slot_of(hash, mask);
+        for _ in 0..self.table.len() {
+            let (found, place) = *self.table.get(slot)?;
+            let entry = entry_number(place)?;
+            if found == tag && self.entries.get(entry)?.name.text(bytes) == Some(name) {
+                return Some(entry);
+            }
+            slot = (slot + 1) & mask;
+        }
+        None
+    }
+
+    /// The value that `name` ends up with, in the record this index was read from.
+    pub fn get<'r>(&self, record: &'r Record, name: &[u8]) -> Option<&'r [u8]> {
+        let bytes = record.bytes();
+        let entry = self.entries.get(self.find(bytes, name)?)?;
+        if entry.array { None } else { slice(bytes, entry.value) }
+    }
+
+    /// Every header, names once, in the order of the event.
+    pub fn headers<'i, 'r: 'i>(
+        &'i self,
+        record: &'r Record,
+    ) -> impl Iterator<Item = (&'r [u8], Value<'r>)> + 'i {
+        self.members(record).map(|(name, _, value)| (name, value))
+    }
+
+    /// The same, and of each name whether it is known to be one that JSON takes as it is.
+    pub(crate) fn members<'i, 'r: 'i>(
+        &'i self,
+        record: &'r Record,
+    ) -> impl Iterator<Item = (&'r [u8], bool, Value<'r>)> + 'i {
+        let bytes = record.bytes();
+        self.entries.iter().filter(|entry| !entry.shadowed).filter_map(move |entry| {
+            let value = slice(bytes, entry.value)?;
+            let value = if entry.array { Value::Many(Elements(value)) } else { Value::One(value) };
+            let is_plain = matches!(entry.name, Name::Known(_));
+            Some((entry.name.text(bytes)?, is_plain, value))
+        })
+    }
+
+    /// The body, when the event has one.
+    pub fn body<'r>(&self, record: &'r Record) -> Option<&'r [u8]> {
+        slice(record.bytes(), self.body?)
+    }
+}
+
+fn slice(bytes: &[u8], span: Span) -> Option<&[u8]> {
+    bytes.get(span.start..span.start + span.len)
+}
+
+/// A place in a table, less one; none when it is free.
+fn entry_number(place: u32) -> Option<usize> {
+    usize::try_from(place).ok()?.checked_sub(1)
+}
+
+/// Where a search begins, and the part of the hash that is kept there.
+fn slot_of(hash: u64, mask: usize) -> (usize, u32) {
+    let tag = u32::try_from(hash & u64::from(u32::MAX)).unwrap_or(0);
+    (usize::try_from(hash >> 32).unwrap_or(0) & mask, tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Class, EventKind};
+
+    fn record(headers: &[(&str, &str)]) -> Record {
+        let mut record = Record::default();
+        record.begin(EventKind::new(1), Class::Normal, None);
+        for (name, value) in headers {
+            record.header(name.as_bytes(), value.as_bytes());
+        }
+        record
+    }
+
+    fn names(index: &Index, record: &Record) -> Vec<String> {
+        index.headers(record).map(|(name, _)| String::from_utf8_lossy(name).into()).collect()
+    }
+
+    #[test]
+    fn a_repeated_name_is_told_once_with_its_last_value() {
+        let record = record(&[("A", "1"), ("B", "2"), ("A", "3"), ("A", "4")]);
+        let mut index = Index::default();
+        index.read(&record);
+        assert_eq!(names(&index, &record), ["B", "A"]);
+        assert_eq!(index.get(&record, b"A"), Some(b"4".as_slice()));
+        assert_eq!(index.get(&record, b"C"), None);
+        assert_eq!(record.last_value(b"A"), Some(b"4".as_slice()));
+    }
+
+    #[test]
+    fn a_name_is_one_name_whether_it_stands_as_a_number_or_written_out() {
+        let mut record = record(&[("Hangup-Cause", "NONE"), ("Caller-ANI", "1001")]);
+        let known = known::find(b"Hangup-Cause", known::hash_of(b"Hangup-Cause")).unwrap();
+        let head = Record::known_head(known.id, 4).unwrap();
+        record.grow(64);
+        record.room()[..8].copy_from_slice(&[&head[..], b"BUSY"].concat());
+        record.filled(8, 1);
+        let mut index = Index::default();
+        index.read(&record);
+        assert_eq!(names(&index, &record), ["Caller-ANI", "Hangup-Cause"]);
+        assert_eq!(index.get(&record, b"Hangup-Cause"), Some(b"BUSY".as_slice()));
+        for name in [b"Hangup-Cause".as_slice(), b"Caller-ANI", b"Unique-ID"] {
+            assert_eq!(record.last_value(name), index.get(&record, name));
+        }
+
+        // On disk it is written out, so that another release can read it.
+        let event_names = crate::event::EventNames::new(["ALL", "X"]);
+        let mut stored = Vec::new();
+        record.store(&event_names, "b", 0, &mut stored);
+        assert_eq!(memchr::memmem::find_iter(&stored, b"Hangup-Cause").count(), 2);
+        let mut back = Record::default();
+        back.restore(&event_names, &stored).unwrap();
+        index.read(&back);
+        assert_eq!(names(&index, &back), ["Caller-ANI", "Hangup-Cause"]);
+        assert_eq!(index.get(&back, b"Hangup-Cause"), Some(b"BUSY".as_slice()));
+    }
+
+    #[test]
+    fn a_body_takes_the_place_of_headers_of_its_names() {
+        let mut record = record(&[("Content-Length", "9"), ("_body", "x"), ("A", "1")]);
+        record.body(b"text");
+        let mut index = Index::default();
+        index.read(&record);
+        assert_eq!(names(&index, &record), ["A"]);
+        assert_eq!(index.body(&record), Some(b"text".as_slice()));
+    }
+
+    #[test]
+    fn thousands_of_headers_in_a_restored_record_are_all_found() {
+        let wide: Vec<(String, String)> =
+            (0..5000).map(|n| (format!("name-{n}"), format!("value-{n}"))).collect();
+        let wide: Vec<(&str, &str)> = wide.iter().map(|(n, v)| (&**n, &**v)).collect();
+        let record = record(&wide);
+        let event_names = crate::event::EventNames::new(["ALL", "X"]);
+        let mut stored = Vec::new();
+        record.store(&event_names, "b", 0, &mut stored);
+        let mut back = Record::default();
+        back.restore(&event_names, &stored).unwrap();
+        let mut index = Index::default();
+        index.read(&back);
+        assert_eq!(names(&index, &back).len(), 5000);
+        for (name, value) in wide {
+            assert_eq!(index.get(&back, name.as_bytes()), Some(value.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: MIT
+//! One event as one run of bytes.
+//!
+//! A dispatch thread fills a record in a single pass over the header list; that copy is all the
+//! work it does for us. So the format is what is cheapest to append, not what is nicest to read:
+//!
+//! ```text
+//! subclass bytes, then per header one of
+//!     u32 KNOWN | value length << 10 | number of the name,  value
+//!     u32 flags | name length,  u32 value length,  name,  value
+//! and at the end, when there is one, the body as an entry with the BODY flag and no name
+//! ```
+//!
+//! Names that are usual have numbers (`known`); one and the same name may stand in
+//! both forms. An array's value is its elements, each behind its `u32` length. Integers are
+//! little-endian. The buffer keeps its capacity from one use to the next, which is why the steady
+//! state needs no allocation.
+//!
+//! What a spool stores is this with every name written out, behind a short prefix.
+
+use super::kind::{Class, EventKind, EventNames};
+use super::known;
+
+/// The longest header name kept; a longer one is cut. No name that FreeSWITCH makes comes near.
+pub(super) const NAME_MAX: usize = 0x00ff_ffff;
+pub(super) const FLAG_ARRAY: u32 = 1 << 24;
+pub(super) const FLAG_BODY: u32 = 2 << 24;
+pub(super) const FLAG_KNOWN: u32 = 0x80 << 24;
+/// Bytes in front of a name.
+pub(super) const ENTRY_HEAD: usize = 8;
+
+/// The longest value of a header whose name is a number: what is left of 32 bits.
+const KNOWN_VALUE_MAX: u32 = (1 << (24 - known::ID_BITS)) - 1;
+
+/// One entry of a record, read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawEntry {
+    pub(super) flags: u32,
+    /// The name's number; else it is at `name`.
+    pub(super) id: Option<u16>,
+    pub(super) name: usize,
+    pub(super) name_len: usize,
+    pub(super) value: usize,
+    pub(super) value_len: usize,
+}
+
+impl RawEntry {
+    /// The entry at `at`, and where the next one is. None at the end, and at what is no entry.
+    #[inline]
+    pub(super) fn read(bytes: &[u8], at: usize) -> Option<(Self, usize)> {
+        let (head, rest) = bytes.get(at..)?.split_first_chunk()?;
+        let head = u32::from_le_bytes(*head);
+        let entry = if head & FLAG_KNOWN == 0 {
+            let (value, _) = rest.split_first_chunk()?;
+            let name_len = usize::try_from(head).ok()? & NAME_MAX;
+            let name = at + ENTRY_HEAD;
+            let value_len = usize::try_from(u32::from_le_bytes(*value)).ok()?;
+            Self { flags: head, id: None, name, name_len, value: name + name_len, value_len }
+        } else {
+            let id = u16::try_from(head & ((1 << known::ID_BITS) - 1)).ok()?;
+            let value_len = usize::try_from((head >> known::ID_BITS) & KNOWN_VALUE_MAX).ok()?;
+            Self { flags: 0, id: Some(id), name: at, name_len: 0, value: at + 4, value_len }
+        };
+        let end = entry.value + entry.value_len;
+        (end <= bytes.len()).then_some((entry, end))
+    }
+}
+
+/// The first byte of a stored record, so that a later format can be told from this one.
+const STORED_VERSION: u8 = 1;
+
+/// An event that was copied out of FreeSWITCH, or a message of the module's own.
+///
+/// Written by one thread, then only read: by every sink that wants it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    kind: EventKind,
+    class: Class,
+    subclass_len: usize,
+    headers: usize,
+    /// Initialized to its end, of which the first `used` bytes are the record: so appending is
+    /// nothing but a copy, and whoever copies may write a little beyond what he counts.
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+/// Why stored bytes are not a record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    /// Written by a newer module, or not by one at all.
+    #[error("a stored record has the unknown format {0}")]
+    Version(u8),
+    /// Shorter than its own lengths say.
+    #[error("a stored record ends early")]
+    Truncated,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self::with_capacity(0)
+    }
+}
+
+impl Record {
+    /// An empty record whose buffer holds `capacity` bytes before it grows.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self {
+            kind: EventKind::UNKNOWN,
+            class: Class::Normal,
+            subclass_len: 0,
+            headers: 0,
+            bytes: vec![0; capacity],
+            used: 0,
+        }
+    }
+
+    /// Writes to every page of the buffer, so that the first event in it finds them there: a page
+    /// fault is a visit to the kernel, which a dispatch thread must not make for us.
+    pub fn touch(&mut self) {
+        self.bytes.fill(1);
+        self.used = 0;
+    }
+
+    /// Empties the record and starts it anew. `subclass` is the name a CUSTOM event goes by.
+    #[inline]
+    pub fn begin(&mut self, kind: EventKind, class: Class, subclass: Option<&[u8]>) {
+        self.used = 0;
+        self.kind = kind;
+        self.class = class;
+        self.headers = 0;
+        let subclass = subclass.unwrap_or_default();
+        self.subclass_len = subclass.len();
+        self.put(subclass);
+    }
+
+    /// Appends a header with one value.
+    pub fn header(&mut self, name: &[u8], value: &[u8]) {
+        self.entry(0, name, value);
+        self.headers += 1;
+    }
+
+    /// Appends a header with several values (`switch_event_header_t::array`).
+    pub fn array<'v>(&mut self, name: &[u8], values: impl Iterator<Item = &'v [u8]>) {
+        let head = self.used;
+        self.entry(FLAG_ARRAY, name, &[]);
+        let start = self.used;
+        for value in values {
+            self.put(&length(value.len()).to_le_bytes());
+            self.put(value);
+        }
+        // The value's length is known only now.
+        let written = length(self.used - start).to_le_bytes();
+        if let Some(field) = self.bytes.get_mut(head + 4..head + ENTRY_HEAD) {
+            field.copy_from_slice(&written);
+        }
+        self.headers += 1;
+    }
+
+    /// Appends the body. Called once, after the headers.
+    pub fn body(&mut self, body: &[u8]) {
+        self.entry(FLAG_BODY, &[], body);
+    }
+
+    fn entry(&mut self, flags: u32, name: &[u8], value: &[u8]) {
+        let name = name.get(..NAME_MAX).unwrap_or(name);
+        self.put(&entry_head(flags, name.len(), value.len()));
+        self.put(name);
+        self.put(value);
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.used + bytes.len();
+        if end > self.bytes.len() {
+            self.grow(bytes.len());
+        }
+        if let Some(room) = self.bytes.get_mut(self.used..end) {
+            room.copy_from_slice(bytes);
+            self.used = end;
+        }
+    }
+
+    /// Makes room for `more` bytes, and for some beyond.
+    #[cold]
+    pub fn grow(&mut self, more: usize) {
+        let wanted = (self.used + more).max(self.bytes.len() * 2).max(64);
+        self.bytes.resize(wanted, 0);
+    }
+
+    /// The unused rest of the buffer, for [`filled`](Self::filled).
+    #[inline]
+    pub fn room(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.used..).unwrap_or_default()
+    }
+
+    /// Takes in headers that the caller has written to the start of [`room`](Self::room): each a
+    /// head and what it announces, together `len` bytes.
+    #[inline]
+    pub fn filled(&mut self, len: usize, headers: usize) {
+        self.used = (self.used + len).min(self.bytes.len());
+        self.headers += headers;
+    }
+
+    /// Bytes of the head of a header whose name is written out.
+    pub const HEAD: usize = ENTRY_HEAD;
+
+    /// The head of a header with one value, before its name and its value. None for a name that
+    /// is too long.
+    #[inline]
+    pub fn head(name: usize, value: usize) -> Option<[u8; 8]> {
+        (name <= NAME_MAX).then(|| entry_head(0, name, value))
+    }
+
+    /// The head of a header whose name has a number, before its value. None for a value that is
+    /// too long for it.
+    #[inline]
+    pub fn known_head(id: u16, value: usize) -> Option<[u8; 4]> {
+        let value = u32::try_from(value).ok().filter(|len| *len <= KNOWN_VALUE_MAX)?;
+        Some((FLAG_KNOWN | (value << known::ID_BITS) | u32::from(id)).to_le_bytes())
+    }
+
+    /// Which event this is.
+    pub fn kind(&self) -> EventKind {
+        self.kind
+    }
+
+    /// How much it matters.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// The subclass of a CUSTOM event, as bytes: applications choose it freely.
+    pub fn subclass(&self) -> Option<&[u8]> {
+        self.bytes().get(..self.subclass_len).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// How many headers it has, repeated ones included.
+    pub fn header_count(&self) -> usize {
+        self.headers
+    }
+
+    /// The last value of this name, without an [`Index`](super::Index): for one name of a record
+    /// that nothing else is asked of. None for an array.
+    pub fn last_value(&self, name: &[u8]) -> Option<&[u8]> {
+        let bytes = self.bytes();
+        let id = known::find(name, known::hash_of(name)).map(|known| known.id);
+        let mut at = self.subclass_len;
+        let mut last = None;
+        while let Some((entry, next)) = RawEntry::read(bytes, at) {
+            at = next;
+            let is_it = match entry.id {
+                Some(_) => entry.id == id,
+                None => {
+                    entry.flags & FLAG_BODY == 0
+                        && entry.name_len == name.len()
+                        && bytes.get(entry.name..entry.value) == Some(name)
+                }
+            };
+            if is_it {
+                last = Some(entry);
+            }
+        }
+        let entry = last.filter(|entry| entry.flags & FLAG_ARRAY == 0)?;
+        bytes.get(entry.value..entry.value + entry.value_len)
+    }
+
+    /// Bytes in use. What queues and memory bounds count.
+    pub fn size(&self) -> usize {
+        self.used
+    }
+
+    /// Bytes the buffer holds, used or not. What the pool counts.
+    pub fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// All bytes, subclass included: the offsets in an [`Index`](super::Index) count from here.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.used).unwrap_or_default()
+    }
+
+    /// Where the entries begin.
+    pub(super) fn entries_at(&self) -> usize {
+        self.subclass_len
+    }
+
+    /// Appends the stored form: everything needed to publish this event after a restart, by the
+    /// same module or a later one, under the same or another FreeSWITCH.
+    ///
+    /// `boot` is the Core-UUID of the stream that the event belongs to, `reuse` what
+    /// [`Stamp`](crate::codec::Stamp) says of its id.
+    pub fn store(&self, names: &EventNames, boot: &str, reuse: u8, out: &mut Vec<u8>) {
+        let name = match self.kind {
+            EventKind::PUBLISH => "\u{1}publish",
+            kind => names.name(kind).unwrap_or(""),
+        };
+        out.push(STORED_VERSION);
+        out.push(self.class.number());
+        out.push(reuse);
+        for text in [name, boot] {
+            // Names and Core-UUIDs are short; what is not would be cut, not misread.
+            let text = text.as_bytes().get(..255).unwrap_or(text.as_bytes());
+            out.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
+            out.extend_from_slice(text);
+        }
+        out.extend_from_slice(&length(self.subclass_len).to_le_bytes());
+        out.reserve(self.used * 2);
+        let bytes = self.bytes();
+        out.extend_from_slice(self.subclass().unwrap_or_default());
+        let mut at = self.subclass_len;
+        while let Some((entry, next)) = RawEntry::read(bytes, at) {
+            if let Some(known) = entry.id.and_then(known::get) {
+                let name = known.name();
+                out.extend_from_slice(&entry_head(0, name.len(), entry.value_len));
+                out.extend_from_slice(name);
+                out.extend_from_slice(bytes.get(entry.value..next).unwrap_or_default());
+            } else {
+                out.extend_from_slice(bytes.get(at..next).unwrap_or_default());
+            }
+            at = next;
+        }
+    }
+
+    /// Reads the stored form into this record. Returns the stream's Core-UUID and the `reuse`.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not what [`store`](Self::store) wrote; the record is then empty.
+    pub fn restore<'b>(
+        &mut self,
+        names: &EventNames,
+        stored: &'b [u8],
+    ) -> Result<(&'b str, u8), DecodeError> {
+        self.begin(EventKind::UNKNOWN, Class::Normal, None);
+        let (&[version, class, reuse], rest) =
+            stored.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        if version != STORED_VERSION {
+            return Err(DecodeError::Version(version));
+        }
+        let (name, rest) = short_text(rest)?;
+        let (boot, rest) = short_text(rest)?;
+        let (subclass_len, bytes) = rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        let subclass_len = usize::try_from(u32::from_le_bytes(*subclass_len))
+            .ok()
+            .filter(|len| *len <= bytes.len())
+            .ok_or(DecodeError::Truncated)?;
+        self.kind = match name {
+            "\u{1}publish" => EventKind::PUBLISH,
+            name => names.kind(name).unwrap_or(EventKind::UNKNOWN),
+        };
+        self.class = Class::from_number(class);
+        self.put(bytes);
+        self.subclass_len = subclass_len;
+        Ok((boot, reuse))
+    }
+}
+
+#[inline]
+fn entry_head(flags: u32, name: usize, value: usize) -> [u8; ENTRY_HEAD] {
+    // Both lengths in one go: two short appends cost more than the bytes they copy.
+    (u64::from(length(name) | flags) | (u64::from(length(value)) << 32)).to_le_bytes()
+}
+
+fn short_text(bytes: &[u8]) -> Result<(&str, &[u8]), DecodeError> {
+    let (&len, rest) = bytes.split_first().ok_or(DecodeError::Truncated)?;
+    let (text, rest) = rest.split_at_checked(usize::from(len)).ok_or(DecodeError::Truncated)?;
+    Ok((str::from_utf8(text).map_err(|_| DecodeError::Truncated)?, rest))
+}
+
+/// A length as the format holds it. A C string cannot reach 4 GiB within any bound we accept.
+fn length(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_record_comes_back_whole() {
+        let names = EventNames::new(["CUSTOM", "CHANNEL_CREATE"]);
+        let mut record = Record::default();
+        record.begin(EventKind::new(0), Class::Bulk, Some(b"sofia::register"));
+        record.header(b"A", b"1");
+        record.array(b"B", [b"x".as_slice(), b""].into_iter());
+        record.body(b"text");
+        let mut stored = Vec::new();
+        record.store(&names, "boot-1", 3, &mut stored);
+
+        let mut back = Record::default();
+        assert_eq!(back.restore(&names, &stored), Ok(("boot-1", 3)));
+        assert_eq!(back.kind(), record.kind());
+        assert_eq!(back.class(), Class::Bulk);
+        assert_eq!(back.subclass(), Some(b"sofia::register".as_slice()));
+        assert_eq!(back.bytes(), record.bytes());
+    }
+
+    #[test]
+    fn an_event_that_this_core_does_not_know_is_kept_as_unknown() {
+        let mut record = Record::default();
+        record.begin(EventKind::new(0), Class::Normal, None);
+        let mut stored = Vec::new();
+        record.store(&EventNames::new(["CERT_RELOAD"]), "b", 0, &mut stored);
+        let mut back = Record::default();
+        back.restore(&EventNames::new(["CUSTOM"]), &stored).unwrap();
+        assert_eq!(back.kind(), EventKind::UNKNOWN);
+    }
+
+    #[test]
+    fn stored_bytes_cut_anywhere_are_an_error_and_never_a_panic() {
+        let names = EventNames::new(["CUSTOM"]);
+        let mut record = Record::default();
+        record.begin(EventKind::new(0), Class::Normal, Some(b"a::b"));
+        record.header(b"Name", b"value");
+        let mut stored = Vec::new();
+        record.store(&names, "boot", 0, &mut stored);
+        let head = 3 + 1 + 6 + 1 + 4 + 4 + 4;
+        for cut in 0..head {
+            let mut back = Record::default();
+            assert!(back.restore(&names, &stored[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+}

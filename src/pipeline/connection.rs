@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT
+//! Getting the connection, keeping it, and waiting on it.
+
+use std::time::{Duration, Instant};
+
+use crate::pipeline::link::Attempt;
+use crate::pipeline::publisher::Publisher;
+use crate::pipeline::status::SinkState;
+use crate::pipeline::store::Store;
+use crate::sink::{Class, SinkError};
+
+impl Publisher {
+    /// Gets the connection, or gets on with getting it.
+    pub(super) fn connect(&mut self) {
+        let attempt = self.link.attempt();
+        self.note_attempt(&attempt);
+        if self.link.is_down() && Instant::now() >= self.retry_at && !self.gives_up() {
+            if !self.refused && self.stop.is_none() && !self.paused {
+                self.board.state(SinkState::Connecting);
+            }
+            let attempt = self.link.open(
+                &self.settings.name,
+                self.settings.prepare,
+                self.settings.open_timeout,
+                &self.interrupt,
+            );
+            self.note_attempt(&attempt);
+        }
+    }
+
+    /// Whether no further attempt is worth it: about to stop, with a disk to put things on.
+    fn gives_up(&self) -> bool {
+        self.stop.is_some() && self.store.as_ref().is_some_and(Store::is_open)
+    }
+
+    fn note_attempt(&mut self, attempt: &Attempt) {
+        match attempt {
+            Attempt::Pending => {}
+            Attempt::Open => self.connected(),
+            Attempt::Failed(error) => self.failed(error),
+        }
+    }
+
+    fn connected(&mut self) {
+        self.backoff.reset();
+        self.refused = false;
+        self.degraded = false;
+        self.note_down(false);
+        let peer = self.link.peer().unwrap_or_default();
+        if self.stop.is_none() && self.board.state(SinkState::Connected) {
+            log::info!(
+                target: "mod_rustbridge::notice",
+                "[{}] Connected to {peer}",
+                self.settings.name
+            );
+        }
+        self.board.peer(peer);
+        // Also when a panic or an odd sink left something: nothing of another connection counts.
+        self.take_back();
+    }
+
+    /// An attempt failed, or the connection broke.
+    pub(super) fn failed(&mut self, error: &SinkError) {
+        let was_up = self.link.is_up();
+        self.take_back();
+        self.link.drop_connection();
+        self.degraded = false;
+        self.renew = false;
+        self.note_down(true);
+        if was_up {
+            self.board.reconnected();
+        }
+        if matches!(error, SinkError::Interrupted) {
+            self.retry_at = Instant::now();
+            return;
+        }
+        self.refused = error.class() == Class::Refused;
+        let wait = if self.refused { self.settings.reconnect.refused } else { self.backoff.next() };
+        self.retry_at = Instant::now() + wait;
+        let words = error.to_string();
+        let news = self.board.error(&words);
+        if let Some(peer) = self.link.peer() {
+            self.board.peer(peer);
+        }
+        let state = if self.refused { SinkState::Refused } else { SinkState::Connecting };
+        let changed = self.stop.is_none() && self.board.state(state);
+        // Once per change, not once per attempt: an outage of hours is two lines.
+        if (news || changed) && self.backoff.attempts() <= 3 {
+            let name = &self.settings.name;
+            if self.refused {
+                log::error!("[{name}] {words}");
+            } else {
+                log::warn!("[{name}] {words}; events wait, trying again");
+            }
+        }
+    }
+
+    /// Waits for acknowledgements, or just waits.
+    pub(super) fn wait(&mut self, budget: Duration) {
+        let opening = !self.link.is_down();
+        let budget = match self.stop {
+            Some(deadline) => budget.min(deadline.saturating_duration_since(Instant::now())),
+            None => budget,
+        };
+        let held = self.hold_until.map(|until| until.saturating_duration_since(Instant::now()));
+        let budget = match held {
+            Some(Duration::ZERO) | None => {
+                self.hold_until = None;
+                budget
+            }
+            Some(held) => budget.min(held),
+        };
+        let Some(sink) = self.link.up() else {
+            let until_retry = self.retry_at.saturating_duration_since(Instant::now());
+            let budget = if opening { budget } else { budget.min(until_retry) };
+            if self.stop.is_some() && self.interrupt.is_raised() {
+                // The flag is for the attempt under way; wait for that instead.
+                self.link.await_attempt(Instant::now() + budget);
+            } else {
+                self.interrupt.wait(budget);
+            }
+            return;
+        };
+        let result = sink.poll(budget, &mut self.outcomes);
+        let blocked = sink.blocked_since();
+        let degraded = sink.degraded();
+        match result {
+            Ok(()) => {
+                self.note_degraded(degraded);
+                self.note_blocked(blocked);
+                self.return_to_primary();
+                self.renew();
+            }
+            Err(error) => {
+                self.settle();
+                self.failed(&error);
+            }
+        }
+    }
+
+    fn note_blocked(&mut self, blocked: Option<Instant>) {
+        let name = &self.settings.name;
+        match (self.blocked_since, blocked) {
+            (None, Some(since)) => {
+                self.blocked_since = Some(since);
+                log::warn!("[{name}] The broker asks for a pause; events wait");
+            }
+            (Some(since), None) => {
+                self.blocked_since = None;
+                self.board.blocked_for(since.elapsed());
+                log::info!("[{name}] The broker takes messages again");
+            }
+            _ => {}
+        }
+        if self.stop.is_none() && !self.paused && !self.degraded {
+            let state = if blocked.is_some() { SinkState::Blocked } else { SinkState::Connected };
+            self.board.state(state);
+        }
+    }
+
+    /// A client that keeps its connections itself has none, or has one again.
+    fn note_degraded(&mut self, degraded: Option<String>) {
+        match degraded {
+            Some(words) => {
+                let news = self.board.error(&words);
+                if self.stop.is_none() && !self.paused {
+                    self.board.state(SinkState::Connecting);
+                }
+                if !self.degraded {
+                    self.degraded = true;
+                    self.board.reconnected();
+                    self.note_down(true);
+                    log::warn!("[{}] {words}; events wait", self.settings.name);
+                } else if news {
+                    log::info!("[{}] {words}", self.settings.name);
+                }
+            }
+            None if self.degraded => {
+                self.degraded = false;
+                self.note_down(false);
+                log::info!(
+                    target: "mod_rustbridge::notice",
+                    "[{}] Connected to {}",
+                    self.settings.name,
+                    self.link.peer().unwrap_or_default()
+                );
+            }
+            None => {}
+        }
+    }
+
+    /// Makes the connection anew when that was asked for: new certificates, another broker.
+    fn renew(&mut self) {
+        if !self.renew || !self.window.is_empty() {
+            return;
+        }
+        self.renew = false;
+        if let Some(sink) = self.link.up() {
+            sink.close(Instant::now() + Duration::from_secs(1));
+            self.link.drop_connection();
+            self.retry_at = Instant::now();
+        }
+    }
+
+    /// Goes back to the preferred broker when it is time to look for it and nothing is in flight.
+    fn return_to_primary(&mut self) {
+        let every = self.settings.reconnect.return_to_primary;
+        if every.is_zero() || self.stop.is_some() || !self.window.is_empty() {
+            return;
+        }
+        let Some(sink) = self.link.up() else { return };
+        if sink.is_on_primary() {
+            self.away_from_primary = None;
+            return;
+        }
+        let since = *self.away_from_primary.get_or_insert_with(Instant::now);
+        if since.elapsed() < every {
+            return;
+        }
+        self.away_from_primary = None;
+        log::info!("[{}] Looking for the first broker of the list again", self.settings.name);
+        sink.close(Instant::now() + Duration::from_secs(1));
+        sink.return_to_primary();
+        self.link.drop_connection();
+        self.retry_at = Instant::now();
+    }
+}

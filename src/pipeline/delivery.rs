@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: MIT
+//! From where a message waits, through the sink, to its end.
+
+use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::codec::{Outgoing, Stamp};
+use crate::dead::Letter;
+use crate::pipeline::gap::Gap;
+use crate::pipeline::item::{Item, Origin};
+use crate::pipeline::publisher::{Publisher, drop_quietly};
+use crate::pipeline::store::Store;
+use crate::queue::DropReason;
+use crate::sink::{Class, Outcome, SinkError};
+
+/// Messages handed over in one round: enough for a large write, few enough that what arrives
+/// meanwhile is taken in before a queue fills.
+const HAND_OVER_MAX: usize = 256;
+/// Messages that a client without a connection is given.
+const DEGRADED_WINDOW: usize = 64;
+/// How often the log tells of a dead letter; all of them are counted, and listed by `dlq list`.
+const TELL_DEAD_EVERY: Duration = Duration::from_secs(10);
+/// Dead letters taken up in one round.
+const RETRIES_MAX: usize = 64;
+/// Faults in a row over the same message before it is given up.
+const FAULTS_MAX: u32 = 3;
+
+impl Publisher {
+    /// Whether there is something to send and the sink has room for it.
+    pub(super) fn can_send(&mut self) -> bool {
+        if self.paused && self.stop.is_none() {
+            return false;
+        }
+        if self.hold_until.is_some() || self.renew {
+            return false;
+        }
+        let in_flight = self.window.len();
+        // A client that reaches nobody still gets a few: they are the first to arrive when it
+        // does, and tell so.
+        let limit = if self.degraded { DEGRADED_WINDOW } else { usize::MAX };
+        let has_room = self.link.up().is_some_and(|sink| in_flight < sink.window().min(limit));
+        has_room && (self.has_work() || self.owes_gap())
+    }
+
+    /// Whether numbers are missing at the end of the stream, with nothing behind them to tell it.
+    fn owes_gap(&self) -> bool {
+        self.standing.told + 1 < self.standing.next
+            && self.head.is_empty()
+            && self.tail.is_empty()
+            && self.window.is_empty()
+            && self.store.as_ref().is_none_or(Store::is_empty)
+    }
+
+    /// The next message: a gap record when numbers are missing in front of it.
+    fn next_item(&mut self) -> Option<Item> {
+        let settings = Arc::clone(&self.settings);
+        let Some(next) = self.head.front() else {
+            return self.owes_gap().then(|| {
+                let gap = Gap {
+                    first: self.standing.told + 1,
+                    last: self.standing.next - 1,
+                    losses: std::mem::take(&mut self.losses),
+                };
+                gap.into_item(&settings.names, &settings.boot, &settings.name)
+            });
+        };
+        let seq = next.stamp.seq;
+        let told = match &next.boot {
+            None => Some(self.standing.told),
+            Some(boot) if **boot == *settings.boot => Some(self.standing.told),
+            // Of an earlier boot only what is read here is known.
+            Some(boot) => {
+                self.earlier.as_ref().filter(|(known, _)| known == boot).map(|(_, told)| *told)
+            }
+        };
+        let missing = told.filter(|told| !next.is_beside_stream() && told + 1 < seq);
+        if let Some(told) = missing {
+            let boot = next.boot.clone().unwrap_or_else(|| Arc::clone(&settings.boot));
+            let losses = std::mem::take(&mut self.losses);
+            let gap = Gap { first: told + 1, last: seq - 1, losses };
+            return Some(gap.into_item(&settings.names, &boot, &settings.name));
+        }
+        self.head.pop_front()
+    }
+
+    /// Notes that everything up to this message is sent or told as missing.
+    fn note_told(&mut self, item: &Item) {
+        if matches!(item.origin, Origin::Retry(_)) {
+            return;
+        }
+        let seq = item.stamp.seq;
+        match item.boot.as_ref().filter(|boot| ***boot != *self.settings.boot) {
+            None => self.standing.told = self.standing.told.max(seq),
+            Some(boot) => match &mut self.earlier {
+                Some((known, told)) if known == boot => *told = (*told).max(seq),
+                earlier => *earlier = Some((Arc::clone(boot), seq)),
+            },
+        }
+    }
+
+    /// Hands the sink what its window has room for.
+    pub(super) fn hand_over(&mut self) {
+        for _ in 0..HAND_OVER_MAX {
+            if !self.can_send() {
+                break;
+            }
+            let Some(item) = self.next_item() else { break };
+            self.index.read(&item.record);
+            let message = Outgoing {
+                stamp: item.stamp,
+                node: &self.settings.node,
+                boot: item.boot.as_deref().unwrap_or(&self.settings.boot),
+                record: &item.record,
+                index: &self.index,
+                names: &self.settings.names,
+            };
+            let tag = self.window.next_tag();
+            let Some(sink) = self.link.up() else { break };
+            // A fault while a message is encoded must not take the message with it.
+            let sent = panic::catch_unwind(AssertUnwindSafe(|| sink.send(tag, &message)));
+            match sent {
+                Ok(Ok(())) => {
+                    self.faults = 0;
+                    self.note_told(&item);
+                    if item.is_own() {
+                        self.ring.account().gap();
+                    }
+                    self.window.push(item);
+                }
+                Ok(Err(error)) => {
+                    match error.class() {
+                        // Its slot in the sink's numbering was not used.
+                        Class::Reject => {
+                            self.note_told(&item);
+                            self.bury(item, &error.to_string());
+                            continue;
+                        }
+                        Class::Busy => self.head.push_front(item),
+                        Class::Reconnect | Class::Refused => {
+                            self.head.push_front(item);
+                            self.failed(&error);
+                        }
+                    }
+                    return;
+                }
+                Err(payload) => {
+                    drop_quietly(payload);
+                    self.faulted(item);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A message brought the sink down by a fault of ours: tried a few times, then given up.
+    fn faulted(&mut self, item: Item) {
+        self.faults += 1;
+        if self.faults >= FAULTS_MAX {
+            self.faults = 0;
+            self.discard(item, DropReason::Panic);
+        } else {
+            self.head.push_front(item);
+        }
+        self.recover_from_fault();
+    }
+
+    /// After a panic nothing is known of the connection: a new one is made.
+    pub(super) fn recover_from_fault(&mut self) {
+        self.board.panicked();
+        self.outcomes.clear();
+        let peer = self.link.peer().unwrap_or_default();
+        let reason = "a fault of the module, see the log".into();
+        self.failed(&SinkError::Fatal { peer, reason });
+    }
+
+    /// Acts on what the sink has reported.
+    pub(super) fn settle(&mut self) {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        for outcome in outcomes.drain(..) {
+            match outcome {
+                Outcome::Delivered(tag) => self.window.deliver(tag),
+                Outcome::DeliveredThrough(tag) => self.window.deliver_through(tag),
+                Outcome::Rejected { tag, reason } => {
+                    if let Some(item) = self.window.take(tag) {
+                        self.bury(item, &reason);
+                    }
+                }
+                Outcome::Nacked { tag, reason } => {
+                    if let Some(item) = self.window.take(tag) {
+                        self.retry(item, &reason);
+                    }
+                }
+            }
+        }
+        self.outcomes = outcomes;
+        while let Some(settled) = self.window.pop_settled() {
+            if let Some(item) = settled {
+                self.deliver(item);
+            }
+        }
+    }
+
+    fn deliver(&mut self, item: Item) {
+        self.note_retried(&item);
+        if !item.is_own() {
+            self.ring.account().delivered(1);
+        }
+        self.let_go(item);
+    }
+
+    /// The broker could not take it this time.
+    fn retry(&mut self, mut item: Item, reason: &str) {
+        item.attempts += 1;
+        if item.attempts >= self.settings.max_attempts {
+            self.bury(item, reason);
+            return;
+        }
+        self.board.error(reason);
+        let wait = Duration::from_millis(25).saturating_mul(1 << item.attempts.min(6));
+        self.hold_until = Some(Instant::now() + wait);
+        self.head.push_front(item);
+    }
+
+    /// The broker will never take it: to the dead letters. Those behind it go on.
+    fn bury(&mut self, item: Item, reason: &str) {
+        // Reasons name keys and exchanges, so each may be news: the log gets one in a while.
+        let is_news = self.board.error(reason);
+        if is_news && self.told_dead.is_none_or(|told| told.elapsed() >= TELL_DEAD_EVERY) {
+            self.told_dead = Some(Instant::now());
+            log::warn!(
+                "[{name}] A message is given up: {reason}; it is counted as dead: rustbridge dlq \
+                 list {name}",
+                name = self.settings.name
+            );
+        }
+        if item.is_own() {
+            // A gap record that nobody takes cannot be told of by another one.
+            self.let_go(item);
+            return;
+        }
+        self.note_retried(&item);
+        self.ring.account().dead(1);
+        let settings = Arc::clone(&self.settings);
+        let boot = item.boot.clone().unwrap_or_else(|| Arc::clone(&settings.boot));
+        if let Some(dead_letters) = &settings.dead_letters {
+            self.index.read(&item.record);
+            let message = Outgoing {
+                stamp: item.stamp,
+                node: &settings.node,
+                boot: &boot,
+                record: &item.record,
+                index: &self.index,
+                names: &settings.names,
+            };
+            let letter = Letter::of(&message, item.attempts + 1, reason);
+            let copy = settings.dead_letter_destination.as_ref().and_then(|destination| {
+                letter.to_publish_record(destination, &settings.node, &settings.names).ok()
+            });
+            if let Some(record) = copy {
+                self.head.push_front(Item {
+                    stamp: item.stamp,
+                    record: Arc::new(record),
+                    boot: Some(Arc::clone(&boot)),
+                    attempts: 0,
+                    origin: Origin::Own,
+                });
+            }
+            dead_letters.put(letter);
+        }
+        // The hole that it leaves in the stream is told as well.
+        let gap = Gap::dead(item.stamp.seq, item.record.kind());
+        self.head.push_front(gap.into_item(&settings.names, &boot, &settings.name));
+        self.buried.push(item);
+    }
+
+    /// Makes the dead letters durable, and only then lets go of their messages.
+    pub(super) fn close_graves(&mut self) {
+        if let Some(dead_letters) = &self.settings.dead_letters {
+            dead_letters.flush();
+        }
+        for item in std::mem::take(&mut self.buried) {
+            self.let_go(item);
+        }
+    }
+
+    /// Takes up dead letters that an operator wants sent again.
+    pub(super) fn take_retries(&mut self) {
+        let Some(dead_letters) = self.settings.dead_letters.clone() else { return };
+        if !self.link.is_up() || self.stop.is_some() {
+            return;
+        }
+        for letter in dead_letters.take_retries(RETRIES_MAX) {
+            match letter.revive(&self.settings.names) {
+                Ok(revived) => self.head.push_back(Item {
+                    stamp: Stamp { seq: revived.seq, reuse: revived.reuse },
+                    boot: Some(revived.boot.into()),
+                    record: Arc::new(revived.record),
+                    attempts: 0,
+                    origin: Origin::Retry(revived.letter),
+                }),
+                Err(error) => {
+                    log::warn!(
+                        "[{}] Dead letter {} cannot be sent again: {error}",
+                        self.settings.name,
+                        letter.id
+                    );
+                    dead_letters.give_back(letter.id);
+                }
+            }
+        }
+    }
+
+    /// A message from the dead letters enters the account again when its second life ends.
+    fn note_retried(&self, item: &Item) {
+        if matches!(item.origin, Origin::Retry(_)) {
+            self.ring.account().recovered(1);
+        }
+    }
+
+    /// Puts what was in flight back in front of the queue, in order.
+    pub(super) fn take_back(&mut self) {
+        let mut unanswered = 0;
+        let mut front = VecDeque::new();
+        let mut delivered = Vec::new();
+        for (item, answered) in self.window.restart() {
+            if answered {
+                delivered.push(item);
+            } else {
+                unanswered += u64::from(item.origin != Origin::Own);
+                front.push_back(item);
+            }
+        }
+        for item in delivered {
+            self.deliver(item);
+        }
+        if unanswered > 0 {
+            self.ring.account().resent(unanswered);
+        }
+        front.append(&mut self.head);
+        self.head = front;
+    }
+}

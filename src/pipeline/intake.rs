@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: MIT
+//! From the ring to where a message waits: memory, or the spool.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::codec::Stamp;
+use crate::config::delivery::WhenFull;
+use crate::event::{Class, Record};
+use crate::pipeline::item::{Item, Origin};
+use crate::pipeline::publisher::Publisher;
+use crate::pipeline::store::Store;
+use crate::queue::{DropReason, Slot};
+
+/// Events taken from the ring in one round, so that sending is never far away.
+const INTAKE_MAX: usize = 16 * 1024;
+/// Messages that may wait in memory, with a connection, before later ones go to disk.
+const SPILL_EVENTS: usize = 8192;
+/// Eighths of the memory that may be held, with a connection, before what comes goes to disk: less
+/// than the share of any class has by default, so that a small queue is no reason to lose.
+const SPILL_EIGHTHS: u64 = 3;
+/// How long a connection may be away before what is in memory goes to disk.
+const SPILL_AFTER: Duration = Duration::from_millis(200);
+/// Bytes that `drop-oldest` frees in a full spool at a time: about one segment.
+const FREE_BYTES: usize = 1 << 20;
+
+impl Publisher {
+    /// Numbers what dispatch threads have offered.
+    pub(super) fn take_in(&mut self) {
+        for _ in 0..INTAKE_MAX {
+            let Some(slot) = self.ring.take() else {
+                let missed = self.ring.take_missed();
+                self.note_missed(missed);
+                return;
+            };
+            self.take(slot);
+        }
+    }
+
+    /// The same for everything there is: the ring is closed.
+    pub(super) fn take_in_all(&mut self) {
+        while let Some(slot) = self.ring.take() {
+            self.take(slot);
+        }
+        let missed = self.ring.take_missed();
+        self.note_missed(missed);
+        self.put_away();
+    }
+
+    fn take(&mut self, Slot { record, missed }: Slot) {
+        self.note_missed(missed);
+        let stamp = Stamp { seq: self.standing.next, reuse: self.reuse_of(&record) };
+        self.standing.next += 1;
+        let origin = Origin::Memory;
+        self.tail.push_back(Item { stamp, record, boot: None, attempts: 0, origin });
+    }
+
+    fn reuse_of(&mut self, record: &Record) -> u8 {
+        record
+            .last_value(b"Event-Sequence")
+            .and_then(|text| str::from_utf8(text).ok()?.parse().ok())
+            .map_or(0, |sequence| self.recent.note(sequence))
+    }
+
+    /// Lost events have their numbers too.
+    fn note_missed(&mut self, missed: u32) {
+        if missed > 0 {
+            self.standing.next += u64::from(missed);
+            self.losses.note_missed(&self.ring.take_missed_detail());
+        }
+    }
+
+    /// Opens the spool, when there is one and it is time to.
+    pub(super) fn open_store(&mut self) {
+        let Some(found) = self.store.as_mut().and_then(Store::open) else { return };
+        let account = self.ring.account();
+        // What the sink that this one replaced has left is not new to the account.
+        let inherited = std::mem::take(&mut self.inherited);
+        let all = found.records + found.lost;
+        account.recovered(all.saturating_sub(inherited));
+        account.dropped(DropReason::SpoolDamaged, found.lost + inherited.saturating_sub(all));
+        if let Some(store) = &self.store {
+            self.board.spooled(store.records());
+        }
+    }
+
+    /// Puts what was taken in where it waits.
+    pub(super) fn put_away(&mut self) {
+        let Some(store) = self.store.as_ref().filter(|store| store.is_open()) else {
+            self.head.append(&mut self.tail);
+            return;
+        };
+        let is_away = self.down_since.is_some_and(|since| since.elapsed() >= SPILL_AFTER)
+            || self.blocked_since.is_some_and(|since| since.elapsed() >= SPILL_AFTER);
+        if store.is_always() || !store.is_empty() {
+            self.spill();
+        } else if is_away || self.paused {
+            self.park();
+            self.spill();
+        } else if self.is_filling() {
+            self.spill();
+        } else if self.head.len() + self.tail.len() > SPILL_EVENTS {
+            let room = SPILL_EVENTS.saturating_sub(self.head.len());
+            self.head.extend(self.tail.drain(..room.min(self.tail.len())));
+            self.spill();
+        } else {
+            self.head.append(&mut self.tail);
+        }
+    }
+
+    /// Whether so much of the memory is held that a class of events may soon find no room.
+    fn is_filling(&self) -> bool {
+        let (events, bytes) = self.ring.held();
+        let limits = self.ring.limits();
+        let share = |limit: usize| u64::try_from(limit).unwrap_or(u64::MAX) / 8 * SPILL_EIGHTHS;
+        events > share(limits.events) || bytes > share(limits.bytes)
+    }
+
+    /// Appends the tail to the spool. What does not fit stays in memory, whose bound then sheds.
+    fn spill(&mut self) {
+        if self.tail.is_empty() {
+            return;
+        }
+        self.shed();
+        let mut tail = std::mem::take(&mut self.tail);
+        self.append(&mut tail);
+        if !tail.is_empty() && self.settings.when_full == WhenFull::DropOldest {
+            let mut dropped = 0;
+            if let Some(store) = self.store.as_mut() {
+                let losses = &mut self.losses;
+                dropped =
+                    store.drop_oldest(FREE_BYTES, |kind| losses.note(kind, DropReason::SpoolFull));
+            }
+            self.ring.account().dropped(DropReason::SpoolFull, dropped);
+            if dropped > 0 {
+                self.append(&mut tail);
+            }
+        }
+        self.tail = tail;
+    }
+
+    /// Gives up what is of a class that may not take more of the spool: bulk first. Critical
+    /// messages are taken as long as there is room at all.
+    fn shed(&mut self) {
+        let Some(fill) = self.store.as_mut().and_then(Store::fill_percent) else { return };
+        let percent = self.ring.limits().percent;
+        let is_over = |class: Class| {
+            let limit = percent.get(usize::from(class.number())).copied().unwrap_or(100);
+            class != Class::Critical && fill >= u64::from(limit)
+        };
+        if !Class::ALL.into_iter().any(is_over) {
+            return;
+        }
+        for item in std::mem::take(&mut self.tail) {
+            if item.is_in_memory() && is_over(item.record.class()) {
+                self.discard(item, DropReason::SpoolFull);
+            } else {
+                self.tail.push_back(item);
+            }
+        }
+    }
+
+    fn append(&mut self, items: &mut VecDeque<Item>) {
+        let Some(store) = self.store.as_mut() else { return };
+        let taken = store.append(items, &self.settings.boot);
+        self.spooled(taken);
+    }
+
+    /// Those are on disk now: counted there before they stop being counted in memory.
+    fn spooled(&mut self, items: Vec<Item>) {
+        if let Some(store) = &self.store {
+            self.board.spooled(store.records());
+        }
+        for item in items {
+            self.let_go(item);
+        }
+    }
+
+    /// Puts what waits in memory alone on disk, ahead of what is there already.
+    pub(super) fn park(&mut self) {
+        if !self.head.iter().any(Item::is_in_memory) {
+            return;
+        }
+        let Some(store) = self.store.as_mut().filter(|store| store.is_open()) else { return };
+        // Messages from the spool behind these are read again, and gap records are made again.
+        let (mut memory, others): (VecDeque<Item>, VecDeque<Item>) =
+            std::mem::take(&mut self.head).into_iter().partition(Item::is_in_memory);
+        store.rewind();
+        let taken = if store.is_empty() {
+            store.append(&mut memory, &self.settings.boot)
+        } else {
+            store.prepend(&mut memory, &self.settings.boot)
+        };
+        self.spooled(taken);
+        // What the disk would not take stays in front.
+        self.head = memory;
+        for item in others {
+            match item.origin {
+                Origin::Retry(_) => self.head.push_back(item),
+                _ => self.pool.release(item.record),
+            }
+        }
+    }
+
+    /// At the end: everything that is in memory alone goes to disk.
+    pub(super) fn save(&mut self) {
+        if self.store.as_ref().is_some_and(Store::is_open) {
+            self.park();
+            self.spill();
+            self.head.retain(|item| !matches!(item.origin, Origin::Spool(_)));
+        }
+        // Those stay dead letters.
+        let dead_letters = self.settings.dead_letters.as_ref();
+        self.head.retain(|item| match item.origin {
+            Origin::Own => false,
+            Origin::Retry(letter) => {
+                dead_letters.inspect(|dead_letters| dead_letters.give_back(letter));
+                false
+            }
+            Origin::Memory | Origin::Spool(_) => true,
+        });
+    }
+
+    /// Under `drop-oldest`: takes away the oldest of the cheapest until memory is within bounds.
+    pub(super) fn make_room(&mut self) {
+        if self.settings.when_full != WhenFull::DropOldest {
+            return;
+        }
+        let (mut events, mut bytes) = self.ring.excess();
+        for class in Class::ALL.into_iter().rev() {
+            for in_tail in [false, true] {
+                if events == 0 && bytes == 0 {
+                    return;
+                }
+                let queue = if in_tail { &mut self.tail } else { &mut self.head };
+                for item in std::mem::take(queue) {
+                    let surplus = events > 0 || bytes > 0;
+                    if surplus && item.is_in_memory() && item.record.class() == class {
+                        events = events.saturating_sub(1);
+                        let size = u64::try_from(item.size()).unwrap_or(u64::MAX);
+                        bytes = bytes.saturating_sub(size);
+                        self.discard(item, DropReason::Outdated);
+                    } else if in_tail {
+                        self.tail.push_back(item);
+                    } else {
+                        self.head.push_back(item);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counts a message as lost.
+    pub(super) fn discard(&mut self, item: Item, reason: DropReason) {
+        if matches!(item.origin, Origin::Retry(_)) {
+            self.ring.account().recovered(1);
+        }
+        if !item.is_own() {
+            self.ring.account().dropped(reason, 1);
+            self.losses.note(item.record.kind(), reason);
+        }
+        self.let_go(item);
+    }
+
+    /// Ends what is held for a message, wherever it came from.
+    pub(super) fn let_go(&mut self, item: Item) {
+        match item.origin {
+            Origin::Memory => self.ring.release(item.size()),
+            Origin::Spool(position) => {
+                if let Some(store) = self.store.as_mut() {
+                    store.settle(position);
+                }
+            }
+            Origin::Retry(letter) => {
+                if let Some(dead_letters) = &self.settings.dead_letters {
+                    dead_letters.settle(letter);
+                }
+            }
+            Origin::Own => {}
+        }
+        self.pool.release(item.record);
+    }
+
+    /// Fills the head from the spool, when it has run empty.
+    pub(super) fn refill(&mut self, want: usize) {
+        /// Bytes of records read at a time.
+        const READ_BYTES: usize = 4 << 20;
+        // What is on disk when a stop comes stays there: it is safe, and the next load sends it.
+        if !self.head.is_empty() || self.stop.is_some() {
+            return;
+        }
+        let Some(store) = self.store.as_mut().filter(|store| !store.is_empty()) else { return };
+        let boot = &self.settings.boot;
+        let lost = store.read(want.max(1), READ_BYTES, boot, &self.pool, &mut self.head);
+        self.ring.account().dropped(DropReason::SpoolDamaged, lost);
+    }
+
+    /// Whether anything waits to be sent. Reads ahead from the spool to know.
+    pub(super) fn has_work(&mut self) -> bool {
+        let want = self.link.up().map_or(0, |sink| sink.window());
+        if want > self.window.len() {
+            self.refill(want - self.window.len());
+        }
+        !self.head.is_empty()
+    }
+
+    /// Notes since when there is no connection.
+    pub(super) fn note_down(&mut self, is_down: bool) {
+        if is_down {
+            self.down_since.get_or_insert_with(Instant::now);
+        } else {
+            self.down_since = None;
+        }
+    }
+}

@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: MIT
+//! The loop of a publisher thread.
+//!
+//! Each round takes in what dispatch threads have offered, puts it where it has to wait, hands on
+//! what the sink's window has room for, and lets the sink wait for acknowledgements for at most
+//! one linger. Nothing in it waits longer, so a command or a stop is never more than a linger
+//! away. What a round does stands in three files: `intake` (ring → memory or spool), `delivery`
+//! (memory or spool → sink → settled) and `connection`.
+
+use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use crate::codec::RecentIds;
+use crate::config::delivery::{ReconnectConfig, WhenFull};
+use crate::dead::DeadLetters;
+use crate::event::{EventNames, Index};
+use crate::pipeline::backoff::{Backoff, seed};
+use crate::pipeline::gap::Losses;
+use crate::pipeline::item::Item;
+use crate::pipeline::link::Link;
+use crate::pipeline::status::{SinkState, StatusBoard};
+use crate::pipeline::store::{Store, StoreSettings};
+use crate::pipeline::stream::Standing;
+use crate::pipeline::thread::Prepare;
+use crate::pipeline::window::Window;
+use crate::pipeline::{Command, Predecessor};
+use crate::queue::{DropReason, Pool, Ring};
+use crate::sink::{Interrupt, Outcome, Sink};
+
+/// What a publisher needs to know, fixed for its life.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The sink's configured name.
+    pub name: String,
+    /// `file`, `amqp` or `kafka`.
+    pub kind: &'static str,
+    /// The configured name of this switch.
+    pub node: Arc<str>,
+    /// The Core-UUID of this boot.
+    pub boot: Arc<str>,
+    /// The core's names of its events.
+    pub names: Arc<EventNames>,
+    /// The longest an event waits for others to be sent with.
+    pub linger: Duration,
+    /// How a lost connection is made again.
+    pub reconnect: ReconnectConfig,
+    /// How long one attempt to connect may take.
+    pub open_timeout: Duration,
+    /// Which events give way when memory is full.
+    pub when_full: WhenFull,
+    /// How often a message is tried that the broker would not have.
+    pub max_attempts: u32,
+    /// The disk behind the queue.
+    pub store: Option<StoreSettings>,
+    /// Where messages go that the broker will never take.
+    pub dead_letters: Option<Arc<DeadLetters>>,
+    /// The exchange or topic that gets a copy of them.
+    pub dead_letter_destination: Option<String>,
+    /// Where it is noted how far the stream got, for a later load in the same boot.
+    pub stream_file: Option<PathBuf>,
+    /// What the thread does first.
+    pub prepare: Prepare,
+}
+
+/// What the thread owns from its start.
+pub(super) struct Parts {
+    pub(super) settings: Arc<Settings>,
+    pub(super) ring: Arc<Ring>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) board: Arc<StatusBoard>,
+    pub(super) interrupt: Arc<Interrupt>,
+    pub(super) inbox: Receiver<Command>,
+    pub(super) sink: Box<dyn Sink>,
+}
+
+/// What was not delivered when the thread ended, for whoever goes on.
+#[derive(Debug)]
+pub struct Leftover {
+    items: VecDeque<Item>,
+    standing: Standing,
+    recent: RecentIds,
+    losses: Losses,
+    /// What stays on disk, and in which folder.
+    spooled: Option<(PathBuf, u64)>,
+}
+
+impl Leftover {
+    /// Sizes of the events in it, each charged to the ring they came by.
+    pub(super) fn charged(&self) -> impl Iterator<Item = usize> {
+        self.items.iter().filter(|item| item.is_in_memory()).map(Item::size)
+    }
+
+    /// How many messages.
+    pub fn len(&self) -> usize {
+        self.items.iter().filter(|item| !item.is_own()).count()
+    }
+
+    /// Whether everything was delivered, or is on disk.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Gives up what is left: counted, and its room given back.
+    fn abandon(&mut self, ring: &Ring, name: &str) {
+        let lost = self.len();
+        if lost > 0 {
+            log::error!("[{name}] {lost} events could not be delivered in time and are lost");
+        }
+        for item in self.items.drain(..).filter(|item| !item.is_own()) {
+            self.losses.note(item.record.kind(), DropReason::Shutdown);
+            ring.release(item.size());
+            ring.account().dropped(DropReason::Shutdown, 1);
+        }
+    }
+}
+
+/// How long a successor waits for what it takes over, beyond the other's own deadline.
+const SUCCESSION: Duration = Duration::from_secs(60);
+/// How long the last of several replacements waits beyond its deadline for those before it.
+const HANDING_OVER: Duration = Duration::from_secs(1);
+/// What of a stop's time is kept for putting on disk what could not be delivered.
+const SPOOL_TIME: Duration = Duration::from_millis(400);
+/// The longest that ending a connection in the protocol's own way may take.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// How often the gauges of the spool are posted.
+const POST_EVERY: Duration = Duration::from_millis(200);
+
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they vary independently: no enum is hidden in them"
+)]
+pub(super) struct Publisher {
+    pub(super) settings: Arc<Settings>,
+    pub(super) ring: Arc<Ring>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) board: Arc<StatusBoard>,
+    pub(super) interrupt: Arc<Interrupt>,
+    inbox: Receiver<Command>,
+    pub(super) link: Link,
+    pub(super) backoff: Backoff,
+    /// No attempt to connect before this.
+    pub(super) retry_at: Instant,
+    /// Since when there is no connection.
+    pub(super) down_since: Option<Instant>,
+    /// Nothing is sent before this: the broker refused something a moment ago.
+    pub(super) hold_until: Option<Instant>,
+    /// To be sent next, in order.
+    pub(super) head: VecDeque<Item>,
+    /// Comes after `head`, when it holds anything.
+    pub(super) store: Option<Store>,
+    /// Comes after what is in the store: taken in, and not put anywhere yet.
+    pub(super) tail: VecDeque<Item>,
+    pub(super) window: Window,
+    /// Put to the dead letters, and not durable there yet.
+    pub(super) buried: Vec<Item>,
+    /// When the log last told of a dead letter.
+    pub(super) told_dead: Option<Instant>,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) index: Index,
+    pub(super) standing: Standing,
+    /// The stream of an earlier boot that is being sent, and its last number.
+    pub(super) earlier: Option<(Arc<str>, u64)>,
+    pub(super) losses: Losses,
+    /// Records that the predecessor left in the spool: the account that both share has them.
+    pub(super) inherited: u64,
+    pub(super) recent: RecentIds,
+    pub(super) paused: bool,
+    pub(super) stop: Option<Instant>,
+    has_heir: bool,
+    pub(super) blocked_since: Option<Instant>,
+    pub(super) refused: bool,
+    /// The client is open and nothing gets through.
+    pub(super) degraded: bool,
+    /// The connection is to be made anew as soon as nothing is in flight.
+    pub(super) renew: bool,
+    /// When the connection to another than the preferred broker was made.
+    pub(super) away_from_primary: Option<Instant>,
+    pub(super) faults: u32,
+    posted: Instant,
+}
+
+/// Runs a publisher until it is told to stop. Returns what it could not deliver.
+pub(super) fn run(parts: Parts, predecessor: Option<Predecessor>) -> Leftover {
+    let mut publisher = Publisher::new(parts);
+    if let Some(predecessor) = predecessor {
+        publisher.succeed(&predecessor);
+    }
+    loop {
+        // The state is whole between any two statements that can panic; what a panic leaves
+        // undone (a message not yet in the window) is sent again.
+        match panic::catch_unwind(AssertUnwindSafe(|| publisher.round())) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(payload) => {
+                drop_quietly(payload);
+                publisher.recover_from_fault();
+            }
+        }
+    }
+    publisher.finish()
+}
+
+/// A panic's payload may panic in its destructor; that must not end the thread.
+pub(super) fn drop_quietly(payload: Box<dyn std::any::Any + Send>) {
+    if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        let _never_dropped = std::mem::ManuallyDrop::new(again);
+    }
+}
+
+impl Publisher {
+    fn new(parts: Parts) -> Self {
+        let Parts { settings, ring, pool, board, interrupt, inbox, sink } = parts;
+        let reconnect = &settings.reconnect;
+        let now = Instant::now();
+        let standing = settings
+            .stream_file
+            .as_deref()
+            .and_then(|file| Standing::load(file, &settings.boot))
+            .unwrap_or(Standing::START);
+        let store = settings
+            .store
+            .clone()
+            .map(|store| Store::new(store, &settings.name, Arc::clone(&settings.names)));
+        Self {
+            backoff: Backoff::new(reconnect.min, reconnect.max, seed(&settings.name)),
+            settings,
+            ring,
+            pool,
+            board,
+            interrupt,
+            inbox,
+            link: Link::Down(sink),
+            retry_at: now,
+            down_since: Some(now),
+            hold_until: None,
+            head: VecDeque::new(),
+            store,
+            tail: VecDeque::new(),
+            window: Window::default(),
+            buried: Vec::new(),
+            told_dead: None,
+            outcomes: Vec::new(),
+            index: Index::default(),
+            standing,
+            earlier: None,
+            losses: Losses::default(),
+            inherited: 0,
+            recent: RecentIds::new(),
+            paused: false,
+            stop: None,
+            has_heir: false,
+            blocked_since: None,
+            refused: false,
+            degraded: false,
+            renew: false,
+            away_from_primary: None,
+            faults: 0,
+            posted: now,
+        }
+    }
+
+    /// Takes over from the sink that this one replaces, before anything is sent: order.
+    fn succeed(&mut self, predecessor: &Predecessor) {
+        self.board.state(SinkState::Waiting);
+        let patience = Instant::now() + SUCCESSION;
+        let leftover = loop {
+            if let Some(leftover) = predecessor.take(self.settings.linger, &self.ring) {
+                break leftover;
+            }
+            self.obey();
+            // Told to stop meanwhile, it still takes what is left, to put it on disk or to hand it on.
+            let until = match self.stop {
+                Some(deadline) if self.has_heir => deadline + HANDING_OVER,
+                Some(deadline) => deadline,
+                None => patience,
+            };
+            if Instant::now() >= until.min(patience) {
+                log::error!(
+                    "[{}] The sink it replaces did not end in time: its last events are lost",
+                    self.settings.name
+                );
+                return;
+            }
+        };
+        self.tail = leftover.items;
+        self.standing = leftover.standing;
+        self.recent = leftover.recent;
+        self.losses = leftover.losses;
+        // Of another folder, what the predecessor left stays there until one opens it again.
+        self.inherited = leftover
+            .spooled
+            .filter(|(dir, _)| self.store.as_ref().is_some_and(|store| store.dir() == dir))
+            .map_or(0, |(_, records)| records);
+    }
+
+    /// One round. False when it was the last.
+    fn round(&mut self) -> bool {
+        self.obey();
+        self.open_store();
+        self.take_in();
+        self.put_away();
+        self.make_room();
+        self.take_retries();
+        self.connect();
+        self.hand_over();
+        let more = self.can_send();
+        self.wait(if more { Duration::ZERO } else { self.settings.linger });
+        self.settle();
+        self.close_graves();
+        self.pool.top_up();
+        self.post();
+        self.stop.is_none_or(|deadline| !self.is_done(deadline))
+    }
+
+    /// Whether a publisher that was told to stop has nothing left to do.
+    fn is_done(&self, deadline: Instant) -> bool {
+        if self.ring.has_events() {
+            return Instant::now() >= deadline;
+        }
+        let stored = self.store.as_ref().filter(|store| store.is_open());
+        let in_memory = !self.head.is_empty() || !self.tail.is_empty() || !self.window.is_empty();
+        match stored {
+            // What is on disk stays there; what is not can be put there instead of waiting for a
+            // broker that is away.
+            Some(_) => {
+                !in_memory
+                    || !self.link.is_up()
+                    || self.degraded
+                    || Instant::now() >= deadline.checked_sub(SPOOL_TIME).unwrap_or(deadline)
+            }
+            None => !in_memory || Instant::now() >= deadline,
+        }
+    }
+
+    /// Carries out what the module asked for.
+    fn obey(&mut self) {
+        // While an attempt to connect is under way and the module wants us gone, the flag stays
+        // up: it is what ends the attempt.
+        if self.interrupt.is_raised() && !(self.stop.is_some() && self.link.is_opening()) {
+            self.interrupt.clear();
+        }
+        while let Ok(command) = self.inbox.try_recv() {
+            match command {
+                Command::Pause => self.paused = true,
+                Command::Resume => self.paused = false,
+                Command::Reconnect => {
+                    self.retry_at = Instant::now();
+                    self.renew = self.link.is_up();
+                }
+                Command::Stop { deadline, has_heir } => {
+                    self.stop = Some(deadline);
+                    self.has_heir = has_heir;
+                    self.paused = false;
+                    self.board.state(SinkState::Draining);
+                    if self.link.is_opening() {
+                        self.interrupt.raise();
+                    }
+                }
+            }
+        }
+        if self.paused && self.stop.is_none() {
+            self.board.state(SinkState::Paused);
+        }
+    }
+
+    /// Posts what others may read.
+    fn post(&mut self) {
+        self.board.in_flight(self.window.len());
+        let Some(store) = self.store.as_mut() else { return };
+        let lost = store.tend(Instant::now());
+        self.ring.account().dropped(DropReason::SpoolDamaged, lost);
+        self.board.spooled(store.records());
+        if self.posted.elapsed() >= POST_EVERY {
+            self.posted = Instant::now();
+            let trouble = store.trouble().map(str::to_owned);
+            self.board.spool(store.stats(), trouble);
+        }
+    }
+
+    /// Ends: what is left goes to disk, to the successor, or is counted as lost.
+    fn finish(mut self) -> Leftover {
+        let deadline = self.stop.unwrap_or_else(Instant::now);
+        if !self.link.await_attempt(deadline) {
+            log::error!(
+                "[{}] The attempt to connect did not end in time; its thread stays behind",
+                self.settings.name
+            );
+        }
+        self.take_in_all();
+        let is_healthy = self.link.is_up() && !self.degraded;
+        if is_healthy && let Some(sink) = self.link.up() {
+            sink.close(deadline.min(Instant::now() + CLOSE_TIME));
+            // What the last flush has delivered is told now.
+            let told = sink.poll(Duration::ZERO, &mut self.outcomes);
+            if told.is_ok() {
+                self.settle();
+            }
+        }
+        self.take_back();
+        self.close_graves();
+        self.save();
+        let spooled = self.store.as_mut().filter(|store| store.is_open()).map(|store| {
+            self.board.spooled(store.records());
+            store.close();
+            (store.dir().to_owned(), store.records())
+        });
+        self.board.in_flight(0);
+        self.board.state(SinkState::Stopped);
+        let mut items = self.head;
+        items.append(&mut self.tail);
+        let mut leftover = Leftover {
+            items,
+            standing: self.standing,
+            recent: self.recent,
+            losses: self.losses,
+            spooled,
+        };
+        if !self.has_heir {
+            leftover.abandon(&self.ring, &self.settings.name);
+            if let Some(file) = &self.settings.stream_file
+                && let Err(error) = leftover.standing.save(file, &self.settings.boot)
+            {
+                log::warn!(
+                    "[{}] cannot note in {} where the stream stands ({error}): after another load \
+                     in this boot its numbers begin at one again",
+                    self.settings.name,
+                    file.display()
+                );
+            }
+        }
+        // Last, when everything is noted and on disk: a client without a broker takes its time.
+        if !is_healthy && let Some(sink) = self.link.up() {
+            sink.close(Instant::now());
+        }
+        leftover
+    }
+}

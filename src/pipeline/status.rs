@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT
+//! How a sink is doing, for anyone who asks.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use crate::pipeline::Settings;
+use crate::queue::{AccountView, Ring};
+use crate::spool::SpoolStats;
+
+/// What a publisher is at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SinkState {
+    /// Waiting for the sink that it replaces.
+    Waiting,
+    /// Has no connection yet, or tries to get it back.
+    Connecting,
+    /// Delivers.
+    Connected,
+    /// Connected, and the broker asks for a pause.
+    Blocked,
+    /// The broker refuses us; tried again, but slowly, until an operator acts.
+    Refused,
+    /// Told to send nothing.
+    Paused,
+    /// About to stop, delivering what is left.
+    Draining,
+    /// Stopped.
+    Stopped,
+}
+
+impl SinkState {
+    /// The name in status and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Blocked => "blocked",
+            Self::Refused => "refused",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A sink at one moment.
+#[derive(Clone, Debug)]
+pub struct SinkStatus {
+    /// Its configured name.
+    pub name: String,
+    /// `file`, `amqp` or `kafka`.
+    pub kind: &'static str,
+    /// What it is at.
+    pub state: SinkState,
+    /// Since when.
+    pub since: SystemTime,
+    /// The broker in use or tried last.
+    pub peer: String,
+    /// The last thing that went wrong, also when all is well again.
+    pub last_error: Option<String>,
+    /// The counters.
+    pub account: AccountView,
+    /// Accepted and neither delivered, dead nor dropped: in memory and on disk.
+    pub waiting: u64,
+    /// Bytes of these in memory.
+    pub memory_bytes: u64,
+    /// Of these, handed to the broker and not yet acknowledged.
+    pub in_flight: u64,
+    /// Connections lost since the sink started.
+    pub reconnects: u64,
+    /// Time the broker asked us to pause, in all.
+    pub blocked: Duration,
+    /// Faults of ours that the publisher survived.
+    pub panics: u64,
+    /// The disk behind the queue, when there is one.
+    pub spool: Option<SpoolStatus>,
+}
+
+/// A sink's spool at one moment, posted a few times a second.
+#[derive(Clone, Debug, Default)]
+pub struct SpoolStatus {
+    /// Messages that wait in it.
+    pub records: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Bytes of all its files.
+    pub disk_bytes: u64,
+    /// When the oldest of them was put there, in milliseconds since 1970.
+    pub oldest_ms: Option<u64>,
+    /// The number of the last message that survives a power cut.
+    pub durable_seq: Option<u64>,
+    /// Messages that a power cut would take: the loss window.
+    pub undurable_records: u64,
+    /// Bytes of these.
+    pub undurable_bytes: u64,
+    /// Files that were set aside as damaged.
+    pub quarantined: u64,
+    /// What is wrong with it.
+    pub trouble: Option<String>,
+}
+
+/// Where a publisher posts what others may read.
+#[derive(Debug)]
+pub struct StatusBoard {
+    name: String,
+    kind: &'static str,
+    slow: Mutex<Slow>,
+    in_flight: AtomicU64,
+    spooled: AtomicU64,
+    reconnects: AtomicU64,
+    panics: AtomicU64,
+    blocked_ms: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+struct Slow {
+    state: SinkState,
+    since: SystemTime,
+    peer: String,
+    last_error: Option<String>,
+    spool: Option<SpoolStatus>,
+}
+
+impl StatusBoard {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            name: settings.name.clone(),
+            kind: settings.kind,
+            slow: Mutex::new(Slow {
+                state: SinkState::Connecting,
+                since: SystemTime::now(),
+                peer: String::new(),
+                last_error: None,
+                spool: None,
+            }),
+            in_flight: AtomicU64::new(0),
+            spooled: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+            blocked_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn slow(&self) -> std::sync::MutexGuard<'_, Slow> {
+        // Each field is whole after every statement, whatever a panic cut short.
+        self.slow.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Posts a state. True when it is another one than before.
+    pub(super) fn state(&self, state: SinkState) -> bool {
+        let mut slow = self.slow();
+        let changed = slow.state != state;
+        if changed {
+            slow.state = state;
+            slow.since = SystemTime::now();
+        }
+        changed
+    }
+
+    pub(super) fn peer(&self, peer: String) {
+        self.slow().peer = peer;
+    }
+
+    /// Posts an error. True when it is another one than the last.
+    pub(super) fn error(&self, words: &str) -> bool {
+        let mut slow = self.slow();
+        let news = slow.last_error.as_deref() != Some(words);
+        if news {
+            slow.last_error = Some(words.to_owned());
+        }
+        news
+    }
+
+    pub(super) fn in_flight(&self, count: usize) {
+        self.in_flight.store(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn spooled(&self, count: u64) {
+        self.spooled.store(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn spool(&self, stats: Option<SpoolStats>, trouble: Option<String>) {
+        let shown = stats.map_or_else(SpoolStatus::default, |stats| SpoolStatus {
+            records: stats.records,
+            bytes: stats.bytes,
+            disk_bytes: stats.disk_bytes,
+            oldest_ms: stats.oldest_appended_unix_ms,
+            durable_seq: stats.durable_seq,
+            undurable_records: stats.undurable_records,
+            undurable_bytes: stats.undurable_bytes,
+            quarantined: stats.quarantined,
+            trouble: None,
+        });
+        self.slow().spool = Some(SpoolStatus { trouble, ..shown });
+    }
+
+    pub(super) fn reconnected(&self) {
+        self.reconnects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn blocked_for(&self, time: Duration) {
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.blocked_ms.fetch_add(time, Ordering::Relaxed);
+    }
+
+    /// The sink now. `ring` is its queue.
+    pub fn view(&self, ring: &Ring) -> SinkStatus {
+        let slow = self.slow().clone();
+        let (events, bytes) = ring.held();
+        SinkStatus {
+            name: self.name.clone(),
+            kind: self.kind,
+            state: slow.state,
+            since: slow.since,
+            peer: slow.peer,
+            last_error: slow.last_error,
+            account: ring.account().view(),
+            waiting: events + self.spooled.load(Ordering::Relaxed),
+            memory_bytes: bytes,
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            reconnects: self.reconnects.load(Ordering::Relaxed),
+            blocked: Duration::from_millis(self.blocked_ms.load(Ordering::Relaxed)),
+            panics: self.panics.load(Ordering::Relaxed),
+            spool: slow.spool,
+        }
+    }
+}

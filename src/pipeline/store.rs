@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: MIT
+//! The spool behind a publisher: messages in and out of it, and its troubles kept to itself.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::codec::Stamp;
+use crate::config::delivery::SpoolMode;
+use crate::event::{EventKind, EventNames};
+use crate::pipeline::item::{Item, Origin};
+use crate::queue::Pool;
+use crate::spool::{
+    DamageKind, Disk, Entry, Heal, Position, Spool, SpoolConfig, SpoolError, SpoolStats, Stored,
+};
+
+/// Where a sink's spool is, and when it is used.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The spool's own settings.
+    pub config: SpoolConfig,
+    /// `Overflow` or `Always`.
+    pub mode: SpoolMode,
+}
+
+/// How long after a spool could not be opened the next attempt is made.
+const OPEN_AGAIN: Duration = Duration::from_secs(2);
+/// Bytes of records handed to the spool in one append.
+const APPEND_BYTES: usize = 1 << 20;
+
+/// The spool of a sink, open or not.
+#[derive(Debug)]
+pub(super) struct Store {
+    settings: StoreSettings,
+    name: String,
+    names: Arc<EventNames>,
+    spool: Option<Spool>,
+    open_at: Instant,
+    /// Records in it that are not settled: part of what waits.
+    records: u64,
+    /// Positions read and not yet passed by the cursor, in order, and whether each is settled.
+    reading: VecDeque<(Position, bool)>,
+    /// The stored form of what is being appended.
+    bytes: Vec<u8>,
+    read: Vec<Stored>,
+    said: Option<String>,
+}
+
+/// What opening found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Records that wait from an earlier life.
+    pub(super) records: u64,
+    /// Records of which it is known that they are lost.
+    pub(super) lost: u64,
+}
+
+impl Store {
+    pub(super) fn new(settings: StoreSettings, name: &str, names: Arc<EventNames>) -> Self {
+        Self {
+            settings,
+            name: name.to_owned(),
+            names,
+            spool: None,
+            open_at: Instant::now(),
+            records: 0,
+            reading: VecDeque::new(),
+            bytes: Vec::new(),
+            read: Vec::new(),
+            said: None,
+        }
+    }
+
+    /// Opens the spool when it is not open and another attempt is due.
+    pub(super) fn open(&mut self) -> Option<Found> {
+        if self.spool.is_some() || Instant::now() < self.open_at {
+            return None;
+        }
+        match Spool::open(self.settings.config.clone(), Arc::new(Disk)) {
+            Ok((spool, recovery)) => {
+                for line in recovery.lines() {
+                    log::warn!("[{}] Spool: {line}", self.name);
+                }
+                let lost = recovery.damage.iter().filter_map(|damage| damage.records).sum();
+                if recovery.records > 0 {
+                    log::info!(
+                        target: "mod_rustbridge::notice",
+                        "[{}] {} events wait in the spool and are delivered first",
+                        self.name,
+                        recovery.records
+                    );
+                }
+                if self.said.take().is_some() {
+                    log::info!("[{}] The spool works again", self.name);
+                }
+                self.records = recovery.records;
+                self.spool = Some(spool);
+                Some(Found { records: recovery.records, lost })
+            }
+            Err(error) => {
+                self.open_at = Instant::now() + OPEN_AGAIN;
+                self.complain(&error);
+                None
+            }
+        }
+    }
+
+    /// Says a trouble once, until another one comes or all is well.
+    fn complain(&mut self, error: &SpoolError) {
+        let words = error.to_string();
+        if self.said.as_ref() != Some(&words) {
+            log::error!("[{}] Spool: {words}; events wait in memory meanwhile", self.name);
+            self.said = Some(words);
+        }
+    }
+
+    /// What is wrong with it, if anything is.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.said.as_deref()
+    }
+
+    /// Whether it can be used.
+    pub(super) fn is_open(&self) -> bool {
+        self.spool.is_some()
+    }
+
+    /// Whether every message goes through it.
+    pub(super) fn is_always(&self) -> bool {
+        self.settings.mode == SpoolMode::Always
+    }
+
+    /// Whether nothing is in it, so that a message need not queue up behind.
+    pub(super) fn is_empty(&self) -> bool {
+        self.spool.as_ref().is_none_or(Spool::is_empty)
+    }
+
+    /// Its folder.
+    pub(super) fn dir(&self) -> &Path {
+        &self.settings.config.dir
+    }
+
+    /// How much of its bound is taken, in percent.
+    pub(super) fn fill_percent(&mut self) -> Option<u64> {
+        let max = self.settings.config.max_bytes.max(1);
+        let stats = self.spool.as_mut()?.stats();
+        Some(stats.bytes.saturating_mul(100) / max)
+    }
+
+    /// Messages in it that are not settled.
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Puts messages from the front of `items` behind everything that is in it. Returns those it
+    /// took, which are out of memory's care then; the rest stays.
+    pub(super) fn append(&mut self, items: &mut VecDeque<Item>, boot: &str) -> Vec<Item> {
+        let mut taken = Vec::new();
+        while !items.is_empty() {
+            let batch = self.encode(items, boot);
+            let Some(spool) = self.spool.as_mut() else { break };
+            let entries = entries(items.iter(), &batch, &self.bytes);
+            let appended = spool.append(&entries);
+            let wanted = entries.len();
+            self.records += u64::try_from(appended.accepted).unwrap_or(0);
+            taken.extend(items.drain(..appended.accepted.min(items.len())));
+            match appended.error {
+                Some(error) => self.complain(&error),
+                None if self.said.take().is_some() => {
+                    log::info!("[{}] The spool works again", self.name);
+                }
+                None => {}
+            }
+            if appended.accepted < wanted {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// Puts messages in front of everything that is in it, durable at once.
+    pub(super) fn prepend(&mut self, items: &mut VecDeque<Item>, boot: &str) -> Vec<Item> {
+        self.rewind();
+        let batch = self.encode_all(items, boot);
+        let Some(spool) = self.spool.as_mut() else { return Vec::new() };
+        match spool.prepend(&entries(items.iter(), &batch, &self.bytes)) {
+            Ok(()) => {
+                self.records += u64::try_from(items.len()).unwrap_or(0);
+                items.drain(..).collect()
+            }
+            Err(error) => {
+                self.complain(&error);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Stored forms of as many items as make one append, as ranges of `bytes`.
+    fn encode(&mut self, items: &VecDeque<Item>, boot: &str) -> Vec<std::ops::Range<usize>> {
+        self.bytes.clear();
+        let mut ranges = Vec::new();
+        for item in items {
+            if self.bytes.len() >= APPEND_BYTES {
+                break;
+            }
+            ranges.push(self.encode_one(item, boot));
+        }
+        ranges
+    }
+
+    fn encode_all(&mut self, items: &VecDeque<Item>, boot: &str) -> Vec<std::ops::Range<usize>> {
+        self.bytes.clear();
+        items.iter().map(|item| self.encode_one(item, boot)).collect()
+    }
+
+    fn encode_one(&mut self, item: &Item, boot: &str) -> std::ops::Range<usize> {
+        let start = self.bytes.len();
+        let boot = item.boot.as_deref().unwrap_or(boot);
+        item.record.store(&self.names, boot, item.stamp.reuse, &mut self.bytes);
+        start..self.bytes.len()
+    }
+
+    /// The next messages that were not read yet, up to `max`, in records from `pool`. Damaged ones
+    /// are left out; how many is returned.
+    pub(super) fn read(
+        &mut self,
+        max: usize,
+        max_bytes: usize,
+        boot: &str,
+        pool: &Pool,
+        out: &mut VecDeque<Item>,
+    ) -> u64 {
+        let Some(spool) = self.spool.as_mut() else { return 0 };
+        let mut read = std::mem::take(&mut self.read);
+        read.clear();
+        if let Err(error) = spool.read(max, max_bytes, &mut read) {
+            self.complain(&error);
+        }
+        let mut lost = self.note_damage();
+        let mut last_boot: Option<Arc<str>> = None;
+        for Stored { position, seq, payload, .. } in read.drain(..) {
+            self.reading.push_back((position, false));
+            let mut record = pool.take();
+            let restored = Arc::get_mut(&mut record)
+                .and_then(|record| record.restore(&self.names, &payload).ok());
+            let Some((stored_boot, reuse)) = restored else {
+                lost += 1;
+                pool.release(record);
+                self.settle(position);
+                continue;
+            };
+            let boot = (stored_boot != boot).then(|| match &last_boot {
+                Some(before) if **before == *stored_boot => Arc::clone(before),
+                _ => {
+                    let boot: Arc<str> = stored_boot.into();
+                    last_boot = Some(Arc::clone(&boot));
+                    boot
+                }
+            });
+            out.push_back(Item {
+                stamp: Stamp { seq, reuse },
+                record,
+                boot,
+                attempts: 0,
+                origin: Origin::Spool(position),
+            });
+        }
+        self.read = read;
+        lost
+    }
+
+    /// Records that the disk has lost since this was last asked.
+    fn note_damage(&mut self) -> u64 {
+        let Some(spool) = self.spool.as_mut() else { return 0 };
+        let damage = spool.take_damage();
+        for damage in &damage {
+            log::error!("[{}] Spool: {damage}", self.name);
+        }
+        let mut lost: u64 = damage.iter().filter_map(|damage| damage.records).sum();
+        for damage in damage.iter().filter(|damage| damage.kind == DamageKind::Missing) {
+            // What was read of a segment before its file went is in memory, and still delivered.
+            let read = self.reading.iter();
+            let read = read.filter(|(position, _)| position.segment() == damage.segment).count();
+            lost = lost.saturating_sub(u64::try_from(read).unwrap_or(0));
+        }
+        self.records = self.records.saturating_sub(lost);
+        lost
+    }
+
+    /// Notes that the message at this position needs no keeping any more.
+    pub(super) fn settle(&mut self, position: Position) {
+        let Ok(place) = self.reading.binary_search_by_key(&position, |(known, _)| *known) else {
+            return;
+        };
+        if let Some((_, settled)) = self.reading.get_mut(place) {
+            *settled = true;
+            self.records = self.records.saturating_sub(1);
+        }
+        let mut through = None;
+        while let Some((position, true)) = self.reading.front() {
+            through = Some(*position);
+            self.reading.pop_front();
+        }
+        if let (Some(through), Some(spool)) = (through, self.spool.as_mut()) {
+            spool.advance(through);
+        }
+    }
+
+    /// Reads again from the first message that is not settled. What was read before is void.
+    pub(super) fn rewind(&mut self) {
+        // Those settled out of order come once more: counted again, and delivered twice.
+        let again = self.reading.iter().filter(|(_, settled)| *settled).count();
+        self.records += u64::try_from(again).unwrap_or(0);
+        self.reading.clear();
+        if let Some(spool) = self.spool.as_mut() {
+            spool.rewind();
+        }
+    }
+
+    /// Makes room by giving up the oldest of the cheapest. Returns how many were given up.
+    pub(super) fn drop_oldest(&mut self, bytes: usize, mut told: impl FnMut(EventKind)) -> u64 {
+        let Some(spool) = self.spool.as_mut() else { return 0 };
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let mut dropped = 0;
+        // Bulk first, then normal; critical ones stay: what is newest then waits in memory.
+        for keep in [1_u8, 0] {
+            let freed = spool.drop_oldest(bytes, keep, &mut |_seq, _class| {
+                dropped += 1;
+                told(EventKind::UNKNOWN);
+            });
+            match freed {
+                Ok(freed) if freed >= bytes => break,
+                Ok(_) => {}
+                Err(error) => {
+                    self.complain(&error);
+                    break;
+                }
+            }
+        }
+        self.records = self.records.saturating_sub(dropped);
+        dropped
+    }
+
+    /// What is due: commits, and healing after a fault of the disk. Returns how many messages a
+    /// fault is now known to have cost.
+    pub(super) fn tend(&mut self, now: Instant) -> u64 {
+        let Some(spool) = self.spool.as_mut() else { return 0 };
+        let committed = spool.commit(now);
+        // Also when there was nothing to commit: a folder can go while everything in it is durable.
+        let healed = spool.try_heal(now);
+        if let Err(error) = committed {
+            self.complain(&error);
+        }
+        if healed != Heal::Healed {
+            return 0;
+        }
+        self.said = None;
+        self.note_damage()
+    }
+
+    /// Gauges.
+    pub(super) fn stats(&mut self) -> Option<SpoolStats> {
+        self.spool.as_mut().map(Spool::stats)
+    }
+
+    /// Makes everything durable and gives the folder up.
+    pub(super) fn close(&mut self) {
+        if let Some(spool) = self.spool.take()
+            && let Err(error) = spool.close()
+        {
+            log::error!("[{}] Spool: {error}", self.name);
+        }
+    }
+}
+
+fn entries<'e>(
+    items: impl Iterator<Item = &'e Item>,
+    ranges: &[std::ops::Range<usize>],
+    bytes: &'e [u8],
+) -> Vec<Entry<'e>> {
+    items
+        .zip(ranges)
+        .map(|(item, range)| Entry {
+            seq: item.stamp.seq,
+            class: item.record.class().number(),
+            payload: bytes.get(range.clone()).unwrap_or_default(),
+        })
+        .collect()
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+//! Records that wait to be filled, so that a dispatch thread does not allocate.
+
+use super::sync::{Arc, ArrayQueue, AtomicU64, AtomicUsize, Ordering};
+use crate::event::Record;
+
+/// Empty records with room for a typical event. Shared by all dispatch and publisher threads.
+#[derive(Debug)]
+pub struct Pool {
+    /// The few that were given back last and are taken first: with these in turn, the same memory
+    /// is used over and over, so a dispatch thread finds its pages and lines where it left them.
+    near: ArrayQueue<Arc<Record>>,
+    /// The others.
+    free: ArrayQueue<Arc<Record>>,
+    reserve: usize,
+    /// What a record holds without growing: as much as any that came back, up to a limit.
+    record_bytes: AtomicUsize,
+    /// Up to which size the ready ones were made larger.
+    enlarged: AtomicUsize,
+    misses: AtomicU64,
+}
+
+/// Records that go round while nothing is in the way: what some milliseconds of events need.
+const NEAR: usize = 64;
+/// How often `take` passes over a record that another publisher has not quite let go of.
+const TRIES: usize = 3;
+/// A record that grew beyond this is freed rather than kept: one huge event must not stay.
+const KEEP_BYTES: usize = 64 * 1024;
+/// Records up to this size are what all shall hold once one of them was needed.
+const LEARN_BYTES: usize = 32 * 1024;
+/// Ready records that are made larger in one round, so that a round stays short.
+const ENLARGE: usize = 128;
+
+impl Pool {
+    /// A pool that keeps up to `capacity` records, has `reserve` ready from the start and is
+    /// topped up to that by [`top_up`](Self::top_up). Each holds `record_bytes` without growing.
+    pub fn new(capacity: usize, reserve: usize, record_bytes: usize) -> Self {
+        let capacity = capacity.max(1);
+        let pool = Self {
+            near: ArrayQueue::new(NEAR.min(capacity)),
+            free: ArrayQueue::new(capacity),
+            reserve: reserve.min(capacity),
+            record_bytes: AtomicUsize::new(record_bytes),
+            enlarged: AtomicUsize::new(record_bytes),
+            misses: AtomicU64::new(0),
+        };
+        pool.top_up();
+        pool
+    }
+
+    /// A record nobody else holds, emptied or not.
+    ///
+    /// Called by dispatch threads: allocates only when the pool has run dry, and counts that.
+    #[inline]
+    pub fn take(&self) -> Arc<Record> {
+        for _ in 0..TRIES {
+            let Some(mut record) = self.near.pop().or_else(|| self.free.pop()) else { break };
+            if Arc::get_mut(&mut record).is_some() {
+                return record;
+            }
+            // Whoever still holds it is about to let go: it goes to the back of the queue.
+            drop(self.free.push(record));
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Record::with_capacity(self.record_bytes.load(Ordering::Relaxed)))
+    }
+
+    /// Gives a record back. Of several holders the last one's goes to the pool.
+    pub fn release(&self, mut record: Arc<Record>) {
+        let Some(capacity) = Arc::get_mut(&mut record).map(|record| record.capacity()) else {
+            return;
+        };
+        if capacity > self.record_bytes.load(Ordering::Relaxed) && capacity <= LEARN_BYTES {
+            self.record_bytes.fetch_max(capacity, Ordering::Relaxed);
+        }
+        if capacity <= KEEP_BYTES {
+            self.give(record);
+        }
+    }
+
+    fn give(&self, record: Arc<Record>) {
+        // A full pool means enough are ready; the surplus is freed here, by a publisher.
+        drop(self.near.push(record).or_else(|record| self.free.push(record)));
+    }
+
+    /// Allocates what is missing to the reserve, and makes ready records larger when events have
+    /// become so: else each would have to grow once, in a callback. For publisher threads, once
+    /// per round.
+    pub fn top_up(&self) {
+        let record_bytes = self.record_bytes.load(Ordering::Relaxed);
+        if record_bytes > self.enlarged.load(Ordering::Relaxed) {
+            self.enlarge(record_bytes);
+        }
+        for _ in self.ready()..self.reserve {
+            let mut record = Record::with_capacity(record_bytes);
+            record.touch();
+            if self.free.push(Arc::new(record)).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn enlarge(&self, record_bytes: usize) {
+        let mut small = 0;
+        for _ in 0..self.free.len().min(ENLARGE) {
+            let Some(mut record) = self.free.pop() else { break };
+            if let Some(record) = Arc::get_mut(&mut record)
+                && record.capacity() < record_bytes
+            {
+                *record = Record::with_capacity(record_bytes);
+                record.touch();
+                small += 1;
+            }
+            drop(self.free.push(record));
+        }
+        if small == 0 {
+            // A whole turn without one may miss some; they grow where they are used.
+            self.enlarged.fetch_max(record_bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// How many times a dispatch thread had to allocate.
+    pub fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
+    /// How many records are ready.
+    pub fn ready(&self) -> usize {
+        self.near.len() + self.free.len()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_comes_back_only_when_its_last_holder_lets_go() {
+        let pool = Pool::new(4, 1, 64);
+        let record = pool.take();
+        let other = Arc::clone(&record);
+        pool.release(record);
+        assert_eq!(pool.ready(), 0);
+        pool.release(other);
+        assert_eq!(pool.ready(), 1);
+        assert_eq!(pool.misses(), 0);
+    }
+
+    #[test]
+    fn a_dry_pool_allocates_and_counts_it() {
+        let pool = Pool::new(4, 1, 64);
+        let held = [pool.take(), pool.take()];
+        assert_eq!(pool.misses(), 1);
+        for record in held {
+            pool.release(record);
+        }
+        assert_eq!(pool.ready(), 2);
+    }
+
+    #[test]
+    fn ready_records_become_as_large_as_those_that_had_to_grow() {
+        let pool = Pool::new(400, 300, 64);
+        let mut record = pool.take();
+        Arc::get_mut(&mut record).unwrap().header(b"name", &[b'x'; 1000]);
+        let size = record.capacity();
+        pool.release(record);
+        for _ in 0..10 {
+            pool.top_up();
+        }
+        let all: Vec<_> = (0..300).map(|_| pool.take()).collect();
+        assert!(all.iter().all(|record| record.capacity() >= size));
+        assert_eq!(pool.misses(), 0);
+    }
+
+    #[test]
+    fn a_record_that_grew_huge_is_not_kept() {
+        let pool = Pool::new(4, 1, 64);
+        let mut record = pool.take();
+        Arc::get_mut(&mut record).unwrap().header(b"name", &vec![b'x'; KEEP_BYTES + 1]);
+        pool.release(record);
+        assert_eq!(pool.ready(), 0);
+    }
+}

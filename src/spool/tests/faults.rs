@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT
+//! Any call may fail, once or for a while, with any error: what was accepted is delivered.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::rig::{INTERVAL, Rig, SEGMENT, config, drain, seqs};
+use super::sim::Fault;
+use crate::spool::{DamageKind, Fsync, Heal, Spool, SpoolError, SpoolState};
+
+const FAULTS: [Fault; 5] = [
+    Fault::Errno(Errno::IO),
+    Fault::Errno(Errno::NOSPC),
+    Fault::Errno(Errno::INTR),
+    Fault::Errno(Errno::DQUOT),
+    Fault::Short,
+];
+
+/// How a run with failing calls ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    GoOn,
+    Crash,
+    PowerLoss,
+}
+
+/// Something of everything, so that every kind of call is made in every kind of state.
+fn play(rig: &mut Rig) {
+    rig.append(&[(1, 3000), (0, 200), (2, 9000)]);
+    rig.commit(200);
+    rig.read(2);
+    rig.append(&[(2, 8000); 6]);
+    rig.ack(1);
+    rig.commit(200);
+    rig.append(&[(0, 8000), (1, 10)]);
+    rig.read(20);
+    rig.ack(5);
+    rig.commit(200);
+    rig.prepend(&[(1, 500), (0, 700)]);
+    rig.read(1);
+    rig.append(&[(2, 9000); 7]);
+    rig.commit(200);
+    rig.rewind();
+    rig.drop_oldest(30_000, 1);
+    rig.append(&[(0, 4000); 3]);
+    rig.commit(200);
+    rig.read(9);
+    rig.ack(6);
+    rig.commit(200);
+    // A failed close leaves what a crash would.
+    drop(rig.spool.take().unwrap().close());
+    rig.crash_after_faults();
+    rig.append(&[(1, 100); 4]);
+    rig.read(3);
+    rig.ack(2);
+    rig.commit(200);
+}
+
+fn fails(fsync: Fsync, from: u64, calls: u64, fault: Fault, end: End) -> bool {
+    let mut rig = Rig::new(config(fsync));
+    let base = rig.sim.with(|world| world.calls);
+    rig.sim.with(|world| world.failing = Some((base + from, base + from + calls, fault)));
+    play(&mut rig);
+    let failed = rig.sim.with(|world| {
+        world.failing = None;
+        world.failed
+    });
+    match end {
+        End::GoOn => {
+            rig.heal();
+            rig.check();
+            rig.append(&[(1, 50); 3]);
+            rig.commit(200);
+            rig.check();
+            rig.spool.take().unwrap().close().unwrap();
+            rig.crash_after_faults();
+        }
+        End::Crash => rig.crash_after_faults(),
+        End::PowerLoss => rig.lose_power_and_reopen(|| 0),
+    }
+    failed > 0
+}
+
+fn every_call(fsync: Fsync, calls: u64) {
+    for end in [End::GoOn, End::Crash, End::PowerLoss] {
+        for fault in FAULTS {
+            let mut n = 1;
+            // A short write passes for a failure only where something is written.
+            while fails(fsync, n, calls, fault, end) {
+                n += 1;
+            }
+            assert!(n > 80, "the run makes many calls, and each failed in its turn: {n}");
+        }
+    }
+}
+
+#[test]
+fn any_single_call_may_fail_with_interval_sync() {
+    every_call(INTERVAL, 1);
+}
+
+#[test]
+fn any_single_call_may_fail_with_sync_always() {
+    every_call(Fsync::Always, 1);
+}
+
+#[test]
+fn any_two_calls_in_a_row_may_fail() {
+    every_call(INTERVAL, 2);
+}
+
+#[test]
+fn a_failed_fsync_is_not_repeated_and_its_records_come_once() {
+    let mut rig = Rig::new(config(INTERVAL));
+    rig.append(&[(1, 100); 5]);
+    rig.commit(200);
+    rig.append(&[(1, 100); 5]);
+    let next = rig.sim.with(|world| world.calls) + 1;
+    rig.sim.with(|world| world.failing = Some((next, next + 1, Fault::Errno(Errno::IO))));
+    assert!(rig.commit(200), "the records are durable, if elsewhere");
+    let stats = rig.spool().stats();
+    assert_eq!((stats.fsync_errors, stats.undurable_records, stats.segments), (1, 0, 2));
+    rig.check();
+    rig.append(&[(1, 100); 2]);
+    rig.commit(200);
+    rig.crash_and_reopen();
+    assert_eq!(rig.model.len(), 12);
+}
+
+#[test]
+fn a_disk_that_cannot_sync_holds_records_in_memory_until_it_can() {
+    let mut rig = Rig::new(config(INTERVAL));
+    rig.append(&[(1, 100); 5]);
+    rig.commit(200);
+    rig.append(&[(1, 100); 5]);
+    rig.sim.with(|world| world.failing = Some((0, u64::MAX, Fault::Errno(Errno::IO))));
+    assert!(!rig.commit(200));
+    assert!(
+        matches!(rig.spool().stats().state, SpoolState::Degraded(why) if why.contains("/spool/sink"))
+    );
+    assert_eq!(rig.append(&[(1, 100)]), 0, "nothing more is taken");
+    let now = rig.now;
+    let Heal::NotYet(retry_at) = rig.spool().try_heal(now) else { panic!("it cannot be well") };
+    let calls = rig.sim.with(|world| world.calls);
+    assert_eq!(rig.spool().try_heal(now), Heal::NotYet(retry_at));
+    assert_eq!(rig.sim.with(|world| world.calls), calls, "nothing is tried before it is time");
+    rig.sim.with(|world| world.failing = None);
+    assert_eq!(rig.spool().try_heal(retry_at), Heal::Healed);
+    rig.now = retry_at;
+    assert_eq!(rig.spool().stats().undurable_records, 0);
+    rig.check();
+    assert_eq!(rig.model.len(), 10);
+}
+
+#[test]
+fn a_full_disk_is_said_and_passes_when_there_is_room() {
+    let mut rig = Rig::new(config(INTERVAL));
+    rig.sim.with(|world| world.room = Some(SEGMENT + 5000));
+    while rig.append(&[(1, 5000)]) == 1 {}
+    let taken = rig.model.len();
+    assert!(taken > 10);
+    let SpoolState::Degraded(why) = rig.spool().stats().state else { panic!("the disk is full") };
+    assert!(why.contains("free space on its disk"), "{why}");
+    rig.commit(200);
+    rig.read(3);
+    rig.ack(3);
+    rig.check();
+    rig.sim.with(|world| world.room = None);
+    rig.heal();
+    assert_eq!(rig.append(&[(1, 5000)]), 1);
+    rig.commit(200);
+    rig.check();
+}
+
+#[test]
+fn the_bounds_hold_and_acknowledging_makes_room() {
+    let mut rig = Rig::new(config(INTERVAL));
+    while rig.append(&[(1, 5000), (2, 1000)]) == 2 {}
+    let stats = rig.spool().stats();
+    assert!(stats.disk_bytes <= 8 * SEGMENT);
+    assert_eq!(stats.state, SpoolState::Ok, "full is not broken");
+    let entry = super::rig::Rec::new(0, 1, 6000);
+    let error = rig.spool().append(&[entry.entry()]).error.unwrap();
+    assert!(matches!(error, SpoolError::Full { .. }) && error.is_full(), "{error}");
+    rig.commit(200);
+    rig.read(40);
+    rig.ack(40);
+    rig.commit(200);
+    assert_eq!(rig.append(&[(1, 5000)]), 1);
+    rig.sim.with(|world| world.free = SEGMENT / 2);
+    while rig.append(&[(1, 5000)]) == 1 {}
+    rig.spool().close_active_for_test();
+    let error = rig.spool().append(&[entry.entry()]).error.unwrap();
+    assert!(error.is_full(), "{error}");
+    let large = super::rig::Rec::new(0, 1, 600_000);
+    let error = rig.spool().append(&[large.entry()]).error.unwrap();
+    assert!(matches!(error, SpoolError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn a_disk_turned_read_only_is_said_and_heals() {
+    let mut rig = Rig::new(config(INTERVAL));
+    rig.append(&[(1, 100); 3]);
+    rig.commit(200);
+    rig.sim.with(|world| world.read_only = true);
+    assert_eq!(rig.append(&[(1, 100)]), 0);
+    let SpoolState::Degraded(why) = rig.spool().stats().state else { panic!("it is read-only") };
+    assert!(why.contains("mount it read-write"), "{why}");
+    rig.read(2);
+    rig.sim.with(|world| world.read_only = false);
+    rig.heal();
+    assert_eq!(rig.append(&[(1, 100)]), 1);
+    rig.commit(200);
+    rig.check();
+}
+
+#[test]
+fn a_deleted_folder_is_noticed_counted_and_made_again() {
+    let mut rig = Rig::new(config(INTERVAL));
+    rig.append(&[(1, 100); 7]);
+    rig.commit(2000);
+    rig.append(&[(1, 100); 2]);
+    rig.sim.clear();
+    rig.now += Duration::from_secs(2);
+    let now = rig.now;
+    assert!(rig.spool().commit(now).is_ok() || rig.spool().stats().state != SpoolState::Ok);
+    assert!(matches!(rig.spool().stats().state, SpoolState::Degraded(_)));
+    rig.heal();
+    let damage = rig.spool().take_damage();
+    assert_eq!(damage.len(), 1, "{damage:?}");
+    assert_eq!(damage[0].kind, DamageKind::Missing);
+    let lost = damage[0].records.unwrap() as usize;
+    rig.model.drain(..lost);
+    assert_eq!(rig.append(&[(1, 100); 2]), 2);
+    rig.commit(2000);
+    rig.check();
+    assert!(lost + rig.model.len() == 11);
+}
+
+#[test]
+fn a_read_that_fails_for_a_while_skips_nothing() {
+    let mut rig = Rig::new(config(INTERVAL));
+    rig.append(&[(1, 1000); 5]);
+    rig.commit(200);
+    rig.sim.with(|world| world.failing = Some((0, u64::MAX, Fault::Errno(Errno::IO))));
+    let mut out = Vec::new();
+    assert!(rig.spool().read(5, 10_000, &mut out).is_err());
+    rig.sim.with(|world| world.failing = None);
+    assert_eq!(drain(rig.spool()).len(), 5);
+}
+
+#[test]
+fn a_bad_block_costs_its_records_after_repeated_failures_and_the_file_is_kept() {
+    let mut rig = Rig::new(config(INTERVAL));
+    rig.append(&[(1, 3000); 8]);
+    rig.commit(200);
+    let path = rig.sim.paths().into_iter().find(|path| path.extension().is_some()).unwrap();
+    rig.sim.set_bad(&path, Some(8192..12_288));
+    let mut out = Vec::new();
+    for _ in 0..3 {
+        assert!(rig.spool().read(10, 100_000, &mut out).is_err());
+        assert!(out.is_empty());
+    }
+    rig.spool().read(10, 100_000, &mut out).unwrap();
+    let first = rig.model[0].seq;
+    let whole = [0, 1, 5, 6, 7].map(|n| first + n);
+    assert_eq!(seqs(&out), whole);
+    let damage = rig.spool().take_damage();
+    assert_eq!((damage[0].from_seq, damage[0].to_seq), (Some(first + 2), Some(first + 4)));
+    // A restart finds the same and leaves the file alone, as the disk may think better of it.
+    let before = rig.sim.content(&path);
+    rig.spool = None;
+    let recovery = rig.open().unwrap();
+    assert_eq!(recovery.corrupt_ranges, 1);
+    let stored = drain(rig.spool());
+    assert_eq!(seqs(&stored), whole);
+    assert_eq!(rig.sim.content(&path), before);
+    rig.spool().advance(stored[4].position);
+    rig.spool.take().unwrap().close().unwrap();
+    let moved =
+        rig.sim.paths().into_iter().find(|path| path.parent().unwrap().ends_with("quarantine"));
+    assert_eq!(rig.sim.content(&moved.unwrap()), before);
+}
+
+#[test]
+fn opening_says_what_is_wrong_and_what_to_do() {
+    let rig = Rig::new(config(INTERVAL));
+    let error = Spool::open(config(INTERVAL), rig.sim.storage()).unwrap_err().to_string();
+    assert!(error.contains("/spool/sink/lock") && error.contains("in use by"), "{error}");
+    let fresh = super::sim::Sim::new();
+    fresh.with(|world| world.read_only = true);
+    let error = Spool::open(config(INTERVAL), fresh.storage()).unwrap_err().to_string();
+    assert!(error.contains("/spool/sink") && error.contains("mount it read-write"), "{error}");
+    let mut wrong = config(Fsync::Interval(Duration::ZERO));
+    let error = Spool::open(wrong.clone(), fresh.storage()).unwrap_err().to_string();
+    assert!(error.contains("fsync-interval-ms"), "{error}");
+    wrong = config(INTERVAL);
+    wrong.max_bytes = SEGMENT - 1;
+    let error = Spool::open(wrong.clone(), fresh.storage()).unwrap_err().to_string();
+    assert!(error.contains("max-bytes"), "{error}");
+    wrong.segment_bytes = 100;
+    let error = Spool::open(wrong, fresh.storage()).unwrap_err().to_string();
+    assert!(error.contains("segment-bytes"), "{error}");
+}

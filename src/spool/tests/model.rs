@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+//! Any sequence of calls does what a plain queue would.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::rig::{INTERVAL, Rig, cases, config};
+use crate::spool::Fsync;
+
+#[derive(Debug, Clone)]
+pub(super) enum Op {
+    Append(Vec<(u8, u16)>),
+    Prepend(Vec<(u8, u16)>),
+    Commit(u64),
+    Read(usize),
+    Ack(usize),
+    Rewind,
+    DropOldest(u64, u8),
+    Reopen,
+    Crash,
+    PowerLoss(u64),
+}
+
+pub(super) fn op() -> impl Strategy<Value = Op> {
+    let shapes = || vec((0u8..3, prop_oneof![0u16..40, 200u16..9000]), 1..12);
+    prop_oneof![
+        8 => shapes().prop_map(Op::Append),
+        1 => shapes().prop_map(Op::Prepend),
+        4 => (0u64..150).prop_map(Op::Commit),
+        5 => (1usize..20).prop_map(Op::Read),
+        4 => (1usize..20).prop_map(Op::Ack),
+        1 => Just(Op::Rewind),
+        1 => (1u64..200_000, 0u8..3).prop_map(|(bytes, keep)| Op::DropOldest(bytes, keep)),
+        1 => Just(Op::Reopen),
+        1 => Just(Op::Crash),
+        1 => any::<u64>().prop_map(Op::PowerLoss),
+    ]
+}
+
+pub(super) fn policy() -> impl Strategy<Value = Fsync> {
+    prop_oneof![Just(Fsync::Always), Just(INTERVAL), Just(Fsync::Never)]
+}
+
+pub(super) fn run(rig: &mut Rig, op: Op) {
+    match op {
+        Op::Append(shapes) => {
+            rig.append(&shapes);
+        }
+        Op::Prepend(shapes) => {
+            rig.prepend(&shapes);
+        }
+        Op::Commit(ms) => {
+            rig.commit(ms);
+        }
+        Op::Read(n) => rig.read(n),
+        Op::Ack(n) => rig.ack(n),
+        Op::Rewind => rig.rewind(),
+        Op::DropOldest(bytes, keep) => rig.drop_oldest(bytes, keep),
+        Op::Reopen => {
+            rig.close_and_reopen();
+        }
+        Op::Crash => rig.crash_and_reopen(),
+        Op::PowerLoss(seed) => {
+            let mut state = seed | 1;
+            rig.lose_power_and_reopen(|| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 32) as u8
+            });
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(1000))]
+
+    #[test]
+    fn any_sequence_of_calls_and_crashes_does_what_a_queue_would(
+        policy in policy(),
+        ops in vec(op().prop_filter("no power loss", |op| !matches!(op, Op::PowerLoss(_))), 1..60),
+    ) {
+        let mut rig = Rig::new(config(policy));
+        rig.sim.with(|world| world.tracking = false);
+        for op in ops {
+            run(&mut rig, op);
+        }
+        rig.check();
+        rig.close_and_reopen();
+    }
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: MIT
+//! A spool beside a plain queue that does the same, compared at each step.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::ProptestConfig;
+
+use super::sim::Sim;
+use crate::spool::{
+    Entry, Fsync, Heal, Position, Recovery, Spool, SpoolConfig, SpoolState, Stored,
+};
+
+pub(super) const SEGMENT: u64 = 64 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rec {
+    pub(super) seq: u64,
+    pub(super) class: u8,
+    pub(super) payload: Vec<u8>,
+}
+
+impl Rec {
+    pub(super) fn new(seq: u64, class: u8, size: usize) -> Self {
+        let payload = (0..size as u64).map(|i| (seq.wrapping_mul(31) + i * 7) as u8).collect();
+        Self { seq, class, payload }
+    }
+
+    pub(super) fn entry(&self) -> Entry<'_> {
+        Entry { seq: self.seq, class: self.class, payload: &self.payload }
+    }
+}
+
+impl From<&Stored> for Rec {
+    fn from(stored: &Stored) -> Self {
+        Self { seq: stored.seq, class: stored.class, payload: stored.payload.clone() }
+    }
+}
+
+pub(super) fn config(fsync: Fsync) -> SpoolConfig {
+    SpoolConfig {
+        dir: PathBuf::from("/spool/sink"),
+        segment_bytes: SEGMENT,
+        max_bytes: 8 * SEGMENT,
+        min_free_bytes: 0,
+        fsync,
+    }
+}
+
+pub(super) const INTERVAL: Fsync = Fsync::Interval(Duration::from_millis(100));
+
+/// This many cases, or as many as `PROPTEST_CASES` says, for a longer run.
+pub(super) fn cases(count: u32) -> ProptestConfig {
+    let chosen = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig {
+        cases: chosen.unwrap_or(count),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+/// Reads everything that can be read; a call may fail in between, as long as the next succeeds.
+pub(super) fn drain(spool: &mut Spool) -> Vec<Stored> {
+    let mut out = Vec::new();
+    let mut failures = 0;
+    loop {
+        let before = out.len();
+        match spool.read(64, 1 << 20, &mut out) {
+            Ok(()) if out.len() == before => return out,
+            Ok(()) => {}
+            Err(error) => {
+                failures += 1;
+                assert!(failures < 4, "{error}");
+            }
+        }
+    }
+}
+
+pub(super) fn seqs(stored: &[Stored]) -> Vec<u64> {
+    stored.iter().map(|stored| stored.seq).collect()
+}
+
+pub(super) struct Rig {
+    pub(super) sim: Sim,
+    pub(super) config: SpoolConfig,
+    pub(super) spool: Option<Spool>,
+    /// Accepted and not acknowledged, in order.
+    pub(super) model: VecDeque<Rec>,
+    /// Positions of those read, from the front of the model.
+    pub(super) flight: Vec<Position>,
+    /// Everything that ever was accepted.
+    pub(super) known: HashMap<u64, Rec>,
+    pub(super) now: Instant,
+    pub(super) next_seq: u64,
+}
+
+impl Rig {
+    pub(super) fn new(config: SpoolConfig) -> Self {
+        let mut rig = Self {
+            sim: Sim::new(),
+            config,
+            spool: None,
+            model: VecDeque::new(),
+            flight: Vec::new(),
+            known: HashMap::new(),
+            now: Instant::now(),
+            next_seq: 1,
+        };
+        rig.open().unwrap();
+        rig
+    }
+
+    pub(super) fn open(&mut self) -> Result<Recovery, crate::spool::SpoolError> {
+        let (spool, recovery) = Spool::open(self.config.clone(), self.sim.storage())?;
+        self.spool = Some(spool);
+        Ok(recovery)
+    }
+
+    pub(super) fn spool(&mut self) -> &mut Spool {
+        self.spool.as_mut().unwrap()
+    }
+
+    fn fresh(&mut self, shapes: &[(u8, u16)]) -> Vec<Rec> {
+        let recs: Vec<Rec> = shapes
+            .iter()
+            .map(|(class, size)| {
+                self.next_seq += 1;
+                Rec::new(self.next_seq, class % 3, usize::from(*size))
+            })
+            .collect();
+        recs
+    }
+
+    pub(super) fn append(&mut self, shapes: &[(u8, u16)]) -> usize {
+        let recs = self.fresh(shapes);
+        let entries: Vec<Entry<'_>> = recs.iter().map(Rec::entry).collect();
+        let appended = self.spool().append(&entries);
+        assert!(appended.accepted == recs.len() || appended.error.is_some());
+        for rec in recs.into_iter().take(appended.accepted) {
+            self.known.insert(rec.seq, rec.clone());
+            self.model.push_back(rec);
+        }
+        appended.accepted
+    }
+
+    pub(super) fn prepend(&mut self, shapes: &[(u8, u16)]) -> bool {
+        let recs = self.fresh(shapes);
+        let entries: Vec<Entry<'_>> = recs.iter().map(Rec::entry).collect();
+        if self.spool().prepend(&entries).is_err() {
+            // Not accepted, but after a crash it may turn up all the same.
+            for rec in recs {
+                self.known.insert(rec.seq, rec);
+            }
+            return false;
+        }
+        self.flight.clear();
+        for rec in recs.into_iter().rev() {
+            self.known.insert(rec.seq, rec.clone());
+            self.model.push_front(rec);
+        }
+        true
+    }
+
+    pub(super) fn commit(&mut self, ms: u64) -> bool {
+        self.now += Duration::from_millis(ms);
+        let now = self.now;
+        self.spool().commit(now).is_ok()
+    }
+
+    pub(super) fn read(&mut self, records: usize) {
+        let mut out = Vec::new();
+        // A failure to read is shown by what is not there; it is tried again at the end.
+        let result = self.spool().read(records, 100_000, &mut out);
+        let undurable = self.spool().stats().undurable_records as usize;
+        for stored in out {
+            let expected = self.model.get(self.flight.len());
+            assert_eq!(Some(&Rec::from(&stored)), expected, "records come in order, once");
+            self.flight.push(stored.position);
+        }
+        assert!(self.flight.len() + undurable <= self.model.len(), "only durable ones are read");
+        drop(result);
+    }
+
+    pub(super) fn ack(&mut self, records: usize) {
+        let n = records.min(self.flight.len());
+        if n == 0 {
+            return;
+        }
+        let through = self.flight[n - 1];
+        self.spool().advance(through);
+        self.flight.drain(..n);
+        self.model.drain(..n);
+    }
+
+    pub(super) fn rewind(&mut self) {
+        self.spool().rewind();
+        self.flight.clear();
+    }
+
+    pub(super) fn drop_oldest(&mut self, bytes: u64, keep: u8) {
+        let mut dropped = Vec::new();
+        let result =
+            self.spool().drop_oldest(bytes, keep, &mut |seq, class| dropped.push((seq, class)));
+        drop(result);
+        if self.flight.is_empty() {
+            self.spool().rewind();
+        }
+        for (seq, class) in dropped {
+            assert!(class > keep, "kept classes survive");
+            let place = self.model.iter().position(|rec| rec.seq == seq).expect("dropped once");
+            assert!(place >= self.flight.len(), "what is in flight is left alone");
+            assert_eq!(self.model.remove(place).unwrap().class, class);
+        }
+    }
+
+    /// Heals and commits until all is well, as the publisher would.
+    pub(super) fn heal(&mut self) {
+        for _ in 0..64 {
+            self.now += Duration::from_secs(11);
+            let now = self.now;
+            let spool = self.spool.as_mut().unwrap();
+            let healed = spool.try_heal(now);
+            let committed = spool.commit(now);
+            let is_well = !matches!(healed, Heal::NotYet(_)) && committed.is_ok();
+            if is_well && spool.stats().state == SpoolState::Ok {
+                return;
+            }
+        }
+        panic!("the spool does not heal: {:?}", self.spool().stats());
+    }
+
+    /// Compares everything that is waiting with the model.
+    pub(super) fn check(&mut self) {
+        self.rewind();
+        let stored = drain(self.spool());
+        let found: Vec<Rec> = stored.iter().map(Rec::from).collect();
+        let undurable = self.spool().stats().undurable_records as usize;
+        let readable = self.model.len() - undurable;
+        let wanted: Vec<Rec> = self.model.iter().take(readable).cloned().collect();
+        assert!(found == wanted, "waiting {:?}, expected {:?}", list(&found), list(&wanted));
+        let stats = self.spool().stats();
+        assert_eq!(stats.records as usize, self.model.len());
+        // Read from disk, and a guess where that fails.
+        if self.sim.with(|world| world.failing.is_none()) {
+            assert_eq!(stats.oldest_seq, self.model.front().map(|rec| rec.seq));
+        }
+        assert_eq!(stats.newest_seq, self.model.back().map(|rec| rec.seq));
+        assert_eq!(self.spool().is_empty(), self.model.is_empty());
+        self.rewind();
+        let breaches = self.sim.with(|world| world.breaches.clone());
+        assert!(breaches.is_empty(), "{breaches:?}");
+    }
+
+    pub(super) fn close_and_reopen(&mut self) -> Recovery {
+        self.flight.clear();
+        self.spool.take().unwrap().close().unwrap();
+        let recovery = self.open().unwrap();
+        assert_eq!(recovery.records as usize, self.model.len());
+        self.check();
+        recovery
+    }
+
+    /// Ends as `kill -9` would: everything accepted must be there, and of what was acknowledged
+    /// only the last, in front.
+    pub(super) fn crash_and_reopen(&mut self) {
+        let found = self.crash();
+        let again = found.len().saturating_sub(self.model.len());
+        let (_, rest) = found.split_at(again);
+        let wanted: Vec<Rec> = self.model.iter().cloned().collect();
+        assert!(rest == wanted, "waiting {:?}, expected {:?}", list(&found), list(&wanted));
+        self.adopt(found);
+    }
+
+    /// The same after calls have failed: what was refused may turn up as well.
+    pub(super) fn crash_after_faults(&mut self) {
+        let found = self.crash();
+        let wanted: Vec<Rec> = self.model.iter().cloned().collect();
+        let kept: Vec<Rec> = found.iter().filter(|rec| wanted.contains(rec)).cloned().collect();
+        assert!(kept == wanted, "waiting {:?}, expected {:?}", list(&found), list(&wanted));
+        self.adopt(found);
+    }
+
+    fn crash(&mut self) -> Vec<Rec> {
+        self.flight.clear();
+        self.spool = None;
+        let opened = (0..4).map(|_| self.open()).find(Result::is_ok);
+        opened.expect("a fault passes, and then the spool opens").unwrap();
+        let stored = drain(self.spool());
+        let found: Vec<Rec> = stored.iter().map(Rec::from).collect();
+        for rec in &found {
+            assert_eq!(Some(rec), self.known.get(&rec.seq), "only what was accepted comes back");
+        }
+        found
+    }
+
+    /// Ends as a power cut would: everything durable must be there, in order.
+    pub(super) fn lose_power_and_reopen(&mut self, dice: impl FnMut() -> u8) {
+        self.flight.clear();
+        let undurable = self.spool().stats().undurable_records as usize;
+        self.spool = None;
+        self.sim.lose_power(dice);
+        self.open().unwrap();
+        let stored = drain(self.spool());
+        let found: Vec<Rec> = stored.iter().map(Rec::from).collect();
+        for rec in &found {
+            assert_eq!(Some(rec), self.known.get(&rec.seq), "only what was accepted comes back");
+        }
+        let durable: Vec<u64> =
+            self.model.iter().take(self.model.len() - undurable).map(|rec| rec.seq).collect();
+        let kept: Vec<u64> =
+            found.iter().map(|rec| rec.seq).filter(|seq| durable.contains(seq)).collect();
+        assert!(kept == durable, "found {:?}, durable {durable:?}", list(&found));
+        self.adopt(found);
+    }
+
+    fn adopt(&mut self, found: Vec<Rec>) {
+        self.model = found.into();
+        self.rewind();
+        self.check();
+    }
+}
+
+fn list(recs: &[Rec]) -> Vec<u64> {
+    recs.iter().map(|rec| rec.seq).collect()
+}

@@ -1,0 +1,477 @@
+// SPDX-License-Identifier: MIT
+//! The writing side: append, commit, the roll to the next segment, and what follows a failed fsync.
+
+use std::time::{Duration, Instant};
+
+use super::error::SpoolError;
+use super::format::{
+    self, FOOTER, HEADER, Header, Identity, Link, MAX_SEGMENT, Mark, RECORD, record_bytes, to_u64,
+};
+use super::queue::{Active, Spool};
+use super::segment::{Builder, Segment, split_records};
+use super::storage::write_all;
+use super::{Appended, Entry, Fsync, MAX_UNDURABLE_BYTES};
+
+/// The cursor is written at most this often, except when a segment is done.
+const CURSOR_INTERVAL: Duration = Duration::from_millis(100);
+/// How long after a failed write of the cursor the next is tried.
+const CURSOR_RETRY: Duration = Duration::from_secs(1);
+
+impl Spool {
+    /// Stores entries in order, in one write per segment touched, and returns how many.
+    ///
+    /// Fewer than all means there is no room or writing failed, as the error says; the rest is
+    /// still the caller's, and no part of it is on disk. An error with all accepted means they are
+    /// held in memory until [`try_heal`](Self::try_heal) finds a way to make them durable.
+    pub fn append(&mut self, entries: &[Entry<'_>]) -> Appended {
+        let mut accepted = 0;
+        while let Some(rest) = entries.get(accepted..).filter(|rest| !rest.is_empty()) {
+            let (taken, result) = self.append_some(rest);
+            accepted += taken;
+            if let Err(error) = result {
+                return Appended { accepted, error: Some(error) };
+            }
+        }
+        let error = match self.config.fsync {
+            Fsync::Always => self.commit_data().err(),
+            Fsync::Interval(_) | Fsync::Never => None,
+        };
+        Appended { accepted, error }
+    }
+
+    /// Makes appended records durable and the cursor too, each when it is due at `now`. The
+    /// publisher calls it in each turn of its loop.
+    ///
+    /// # Errors
+    /// What failed. Nothing is lost by it; [`stats`](Self::stats) tells the state.
+    pub fn commit(&mut self, now: Instant) -> Result<(), SpoolError> {
+        self.check_folder(now);
+        let data = if self.floor.is_some() {
+            Err(self.suspended())
+        } else if self.pending_records > 0 && is_due(self.data_deadline(), now) {
+            self.clock.data_synced = Some(now);
+            self.commit_data()
+        } else {
+            Ok(())
+        };
+        self.retire();
+        let cursor = if self.cursor_dirty && is_due(self.cursor_deadline(), now) {
+            self.clock.cursor_written = Some(now);
+            let written = self.write_cursor();
+            if written.is_err() {
+                self.clock.cursor_written = now.checked_add(CURSOR_RETRY);
+            }
+            written
+        } else {
+            Ok(())
+        };
+        data.and(cursor)
+    }
+
+    /// When [`commit`](Self::commit) will have something to do; `None` if nothing waits for it.
+    pub fn next_commit(&self) -> Option<Instant> {
+        let data = (self.pending_records > 0 && self.floor.is_none())
+            .then(|| self.data_deadline().unwrap_or_else(Instant::now));
+        let cursor = self.cursor_dirty.then(|| self.cursor_deadline().unwrap_or_else(Instant::now));
+        match (data, cursor) {
+            (Some(data), Some(cursor)) => Some(data.min(cursor)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Data is due from this instant on; at once if `None`.
+    fn data_deadline(&self) -> Option<Instant> {
+        match self.config.fsync {
+            Fsync::Interval(interval) => {
+                self.clock.data_synced.and_then(|then| then.checked_add(interval))
+            }
+            Fsync::Always | Fsync::Never => None,
+        }
+    }
+
+    fn cursor_deadline(&self) -> Option<Instant> {
+        let written = self.clock.cursor_written?;
+        // A finished segment's file is freed without waiting, but not after a failure.
+        let pause = if self.retired.is_empty() { CURSOR_INTERVAL } else { Duration::ZERO };
+        written.checked_add(pause)
+    }
+
+    /// Appends as many as fit into the active segment, making a new one if none does.
+    fn append_some(&mut self, entries: &[Entry<'_>]) -> (usize, Result<(), SpoolError>) {
+        let Some(first) = entries.first() else { return (0, Ok(())) };
+        if self.trouble.is_some() {
+            return (0, Err(self.suspended()));
+        }
+        let need = record_bytes(first.payload);
+        if need > self.payload_limit() + RECORD {
+            let (path, len) = (self.config.dir.clone(), to_u64(first.payload.len()));
+            return (0, Err(SpoolError::TooLarge { path, len, limit: self.payload_limit() }));
+        }
+        if !self.has_room(need)
+            && let Err(error) = self.roll(need, first.seq)
+        {
+            return (0, Err(error));
+        }
+        let now_ms = self.storage.unix_ms();
+        let (Some(active), Some(segment)) = (self.active.as_mut(), self.segments.back_mut()) else {
+            return (0, Err(self.suspended()));
+        };
+        let begin = self.pending.len();
+        let (start, age) = (segment.end, segment.age(now_ms));
+        let mut end = start;
+        let mut taken = 0usize;
+        for entry in entries {
+            let after = end + record_bytes(entry.payload);
+            let batch_full = taken > 0 && self.pending.len() >= MAX_UNDURABLE_BYTES;
+            if batch_full || after + FOOTER > active.capacity {
+                break;
+            }
+            let entry = Entry { class: entry.class.min(2), ..*entry };
+            format::encode_record(&mut self.pending, &segment.identity, end, &entry, age);
+            end = after;
+            taken += 1;
+        }
+        let batch = self.pending.get(begin..).unwrap_or_default();
+        let (written, result) = write_all(active.file.as_ref(), batch, start);
+        // Whole records that did get written count, so that nothing is on disk that does not.
+        let mut whole = 0usize;
+        for entry in entries.iter().take(taken) {
+            let after = segment.end + record_bytes(entry.payload);
+            if after > start + to_u64(written) {
+                break;
+            }
+            segment.note(entry.seq, entry.class, after);
+            self.counts.appended_seq = Some(entry.seq);
+            whole += 1;
+        }
+        let kept = format::to_usize(segment.end - start);
+        self.pending.truncate(begin + kept);
+        segment.disk = segment.disk.max(segment.end);
+        self.counts.appended += to_u64(whole);
+        self.pending_records += to_u64(whole);
+        let name = segment.name();
+        if !self.syncs() {
+            self.pending.clear();
+            self.pending_records = 0;
+            self.counts.durable_seq = self.counts.appended_seq;
+        }
+        if let Err(error) = result {
+            let error = SpoolError::io("write a segment", &self.path_of(&name), error);
+            self.degrade(&error);
+            return (whole, Err(error));
+        }
+        if self.pending.len() >= MAX_UNDURABLE_BYTES {
+            return (whole, self.commit_data());
+        }
+        (whole, Ok(()))
+    }
+
+    fn has_room(&self, need: u64) -> bool {
+        match (&self.active, self.segments.back()) {
+            (Some(active), Some(segment)) => segment.end + need + FOOTER <= active.capacity,
+            _ => false,
+        }
+    }
+
+    /// Seals the active segment and starts one that has room for `need` bytes.
+    pub(super) fn roll(&mut self, need: u64, first_seq: u64) -> Result<(), SpoolError> {
+        self.seal_active()?;
+        // Sealing may have ended in a fresh segment, after a failed fsync.
+        if self.has_room(need) {
+            return Ok(());
+        }
+        self.seal_active()?;
+        let capacity = match self.capacity_for(need) {
+            Err(SpoolError::Full { .. }) if !self.retired.is_empty() => {
+                self.write_cursor()?;
+                self.capacity_for(need)?
+            }
+            other => other?,
+        };
+        self.start_segment(capacity, first_seq)
+    }
+
+    /// The size a new segment may have, if there is room for one.
+    fn capacity_for(&self, need: u64) -> Result<u64, SpoolError> {
+        let path = self.config.dir.clone();
+        let least = HEADER + need + FOOTER;
+        let (used, max) = (self.disk_bytes(), self.config.max_bytes);
+        let capacity = self.config.segment_bytes.max(least).min(max.saturating_sub(used));
+        if capacity < least {
+            return Err(SpoolError::Full { path, used, max });
+        }
+        // A failure to ask is no reason to refuse: a full disk shows when the segment is reserved.
+        let min = self.config.min_free_bytes;
+        if let Ok(free) = self.storage.free_bytes(&path)
+            && free < min.saturating_add(capacity)
+        {
+            return Err(SpoolError::LowDisk { path, free, min });
+        }
+        Ok(capacity.min(MAX_SEGMENT))
+    }
+
+    fn start_segment(&mut self, capacity: u64, first_seq: u64) -> Result<(), SpoolError> {
+        let header = self.next_header(Link::None, first_seq);
+        match self.create_segment(&header, capacity) {
+            Ok(file) => {
+                let mut segment = Segment::new(&header);
+                segment.disk = capacity;
+                self.segments.push_back(segment);
+                self.active = Some(Active { file, durable_end: HEADER, capacity });
+                Ok(())
+            }
+            Err((error, is_fsync)) => {
+                self.counts.fsync_errors += u64::from(is_fsync);
+                self.degrade(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// A header for the next ordinal, which is used up by this.
+    fn next_header(&mut self, link: Link, first_seq: u64) -> Header {
+        let ordinal = self.next_ordinal;
+        self.next_ordinal += 1;
+        Header {
+            identity: Identity::new(ordinal, self.storage.entropy().max(1)),
+            first_seq,
+            created_ms: self.storage.unix_ms(),
+            link,
+        }
+    }
+
+    fn create_segment(
+        &self,
+        header: &Header,
+        capacity: u64,
+    ) -> Result<Box<dyn super::StorageFile>, (SpoolError, bool)> {
+        let path = self.path_of(&format::segment_name(header.identity.ordinal));
+        let file = self
+            .storage
+            .create(&path)
+            .map_err(|error| (SpoolError::io("create a segment", &path, error), false))?;
+        let prepared = file
+            .allocate(capacity)
+            .map_err(|error| (SpoolError::io("reserve space for a segment", &path, error), false))
+            .and_then(|()| {
+                let (_, written) = write_all(file.as_ref(), &format::encode_header(header), 0);
+                written.map_err(|error| (SpoolError::io("write a segment", &path, error), false))
+            })
+            .and_then(|()| {
+                if !self.syncs() {
+                    return Ok(());
+                }
+                let synced = self.storage.sync_dir(&self.config.dir);
+                synced.map_err(|error| {
+                    (SpoolError::io("sync the folder", &self.config.dir, error), true)
+                })
+            });
+        if let Err(error) = prepared {
+            drop(file);
+            // If this fails as well, the next start removes the empty segment.
+            if let Err(error) = self.storage.unlink(&path) {
+                log::debug!("spool {}: left behind: {error}", path.display());
+            }
+            return Err(error);
+        }
+        Ok(file)
+    }
+
+    /// Ends the active segment with a footer and makes it durable.
+    pub(super) fn seal_active(&mut self) -> Result<(), SpoolError> {
+        let (Some(active), Some(segment)) = (&self.active, self.segments.back_mut()) else {
+            return Ok(());
+        };
+        let footer = format::encode_footer(&segment.footer());
+        let (_, written) = write_all(active.file.as_ref(), &footer, segment.end);
+        // Without a footer the next start scans this segment, no more.
+        let end = if written.is_ok() { segment.end + FOOTER } else { segment.end };
+        if active.file.truncate(end).is_ok() {
+            segment.disk = end;
+        }
+        let before = segment.ordinal();
+        if self.syncs() {
+            self.sync_active()?;
+        }
+        if self.segments.back().is_some_and(|segment| segment.ordinal() == before) {
+            self.active = None;
+        }
+        Ok(())
+    }
+
+    /// Makes everything appended durable.
+    pub(super) fn commit_data(&mut self) -> Result<(), SpoolError> {
+        if self.floor.is_some() {
+            return Err(self.suspended());
+        }
+        if self.pending_records == 0 {
+            return Ok(());
+        }
+        self.sync_active()
+    }
+
+    fn sync_active(&mut self) -> Result<(), SpoolError> {
+        let (Some(active), Some(segment)) = (self.active.as_mut(), self.segments.back_mut()) else {
+            return Ok(());
+        };
+        let Err(error) = active.file.sync_data() else {
+            active.durable_end = segment.end;
+            self.pending.clear();
+            self.pending_records = 0;
+            self.counts.durable_seq = self.counts.appended_seq;
+            return Ok(());
+        };
+        self.counts.fsync_errors += 1;
+        // The descriptor goes with `active`, so nothing can sync it again.
+        let durable_end = active.durable_end;
+        self.active = None;
+        let path = self.path_of(&segment_name_of(self.segments.back()));
+        let error = SpoolError::io("sync a segment", &path, error);
+        log::error!("{error}; writing {} records anew", self.pending_records);
+        if let Some(segment) = self.segments.back_mut() {
+            segment.records = segment.records.saturating_sub(self.pending_records);
+            segment.end = durable_end;
+            segment.class_bytes = None;
+            if let Some(seq) = self.counts.durable_seq.filter(|_| segment.records > 0) {
+                segment.last_seq = seq;
+            }
+            let (ordinal, index) = (segment.ordinal(), segment.records);
+            self.floor = Some(Mark { ordinal, index, offset: durable_end });
+        }
+        self.rewrite_pending()
+    }
+
+    /// Writes what a failed fsync left in doubt to a fresh segment and makes it durable there.
+    pub(super) fn rewrite_pending(&mut self) -> Result<(), SpoolError> {
+        let Some(floor) = self.floor else { return Ok(()) };
+        let first_seq = split_records(&self.pending).next().map_or(0, |(entry, _)| entry.seq);
+        let header = self.next_header(Link::Instead { floor }, first_seq);
+        let need = HEADER + to_u64(self.pending.len()) + FOOTER;
+        // Accepted is accepted: the bound on the folder does not apply to this, but it does not
+        // take a full segment's room beyond the bound either.
+        let spare = self.config.max_bytes.saturating_sub(self.disk_bytes());
+        let capacity = need.max(self.config.segment_bytes.min(spare));
+        let created = self.rebuild(&header, capacity);
+        let (segment, file) = match created {
+            Ok(built) => built,
+            Err((error, is_fsync)) => {
+                self.counts.fsync_errors += u64::from(is_fsync);
+                self.degrade(&error);
+                return Err(error);
+            }
+        };
+        self.floor = None;
+        self.pending.clear();
+        self.pending_records = 0;
+        self.counts.durable_seq = self.counts.appended_seq;
+        self.shrink_abandoned();
+        self.active = Some(Active { file, durable_end: segment.end, capacity });
+        self.segments.push_back(segment);
+        self.retire();
+        Ok(())
+    }
+
+    fn rebuild(
+        &self,
+        header: &Header,
+        capacity: u64,
+    ) -> Result<(Segment, Box<dyn super::StorageFile>), (SpoolError, bool)> {
+        let (storage, dir) = (self.storage.as_ref(), self.config.dir.as_path());
+        let mut builder =
+            Builder::create(storage, dir, header, capacity).map_err(|error| (error, false))?;
+        for (entry, _) in split_records(&self.pending) {
+            if let Err(error) = builder.add(&entry, 0) {
+                builder.discard(storage);
+                return Err((error, false));
+            }
+        }
+        builder.finish(storage, dir, false, self.syncs()).map_err(|failed| {
+            if failed.renamed.is_some() {
+                let path = self.path_of(&format::segment_name(header.identity.ordinal));
+                // Should it stay, the next attempt's header makes it void.
+                if let Err(error) = storage.unlink(&path) {
+                    log::debug!("spool {}: left behind: {error}", path.display());
+                }
+            }
+            (failed.error, failed.fsync)
+        })
+    }
+
+    /// Gives back the space behind the durable end of an abandoned segment. A file of its own
+    /// descriptor, and no fsync: the successor's header already makes that part void.
+    fn shrink_abandoned(&mut self) {
+        let dir = self.config.dir.clone();
+        let Some(segment) = self.segments.back_mut() else { return };
+        let path = dir.join(segment.name());
+        let cut = self.storage.open(&path).and_then(|file| file.truncate(segment.end));
+        match cut {
+            Ok(()) => segment.disk = segment.end,
+            Err(error) => log::debug!("spool {}: not shortened: {error}", path.display()),
+        }
+    }
+
+    /// Writes the cursor and removes the files of the segments before it.
+    pub(super) fn write_cursor(&mut self) -> Result<(), SpoolError> {
+        if !self.cursor_dirty && self.retired.is_empty() {
+            return Ok(());
+        }
+        if !self.cursor.is_at(self.acked, self.acked_id) {
+            let seq = self.acked_seq.unwrap_or(0);
+            let (storage, sync) = (self.storage.as_ref(), self.syncs());
+            if let Err(failed) = self.cursor.write(storage, self.acked, self.acked_id, seq, sync) {
+                self.counts.fsync_errors += u64::from(failed.fsync);
+                let error = failed.error;
+                if !std::mem::replace(&mut self.cursor_failing, true) {
+                    log::warn!("{error}; acknowledged records may come twice after a restart");
+                }
+                return Err(error);
+            }
+        }
+        self.cursor_dirty = false;
+        self.cursor_failing = false;
+        while let Some(segment) = self.retired.pop_front() {
+            self.remove(&segment);
+        }
+        Ok(())
+    }
+
+    /// Removes a segment's file, or moves it to quarantine if it is damaged.
+    pub(super) fn remove(&mut self, segment: &Segment) {
+        let path = self.path_of(&segment.name());
+        if segment.damaged {
+            self.quarantine(&segment.name(), segment.identity.id);
+        } else if let Err(error) = self.storage.unlink(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            // It stays behind the cursor, so the next start removes it.
+            log::warn!("spool {}: cannot remove: {error}", path.display());
+        }
+    }
+
+    pub(super) fn quarantine(&mut self, name: &str, id: u64) {
+        match super::recovery::move_to_quarantine(self.storage.as_ref(), &self.config.dir, name, id)
+        {
+            Ok(path) => {
+                self.counts.quarantined += 1;
+                log::warn!("spool {}: damaged, all that was whole is delivered", path.display());
+            }
+            Err(error) => log::warn!("{error}"),
+        }
+    }
+
+    pub(super) fn suspended(&self) -> SpoolError {
+        let reason = match &self.trouble {
+            Some(trouble) => trouble.reason.clone(),
+            None => "no segment can be written".to_owned(),
+        };
+        SpoolError::Suspended { path: self.config.dir.clone(), reason }
+    }
+}
+
+fn segment_name_of(segment: Option<&Segment>) -> String {
+    segment.map(Segment::name).unwrap_or_default()
+}
+
+fn is_due(deadline: Option<Instant>, now: Instant) -> bool {
+    deadline.is_none_or(|deadline| now >= deadline)
+}

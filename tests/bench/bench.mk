@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+#
+# Measurements. Included by the Makefile at the top; see docs/performance.md.
+
+BENCH_DIR := $(TARGET)/bench
+BENCH_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Wno-unused-parameter $(shell tests/host/include-dirs.sh $(TARGET)/host/include | sed 's/-I/-isystem /g')
+# The library as it is shipped.
+BENCH_ENV = RUSTBRIDGE_MODULE=$(abspath $(TARGET))/release/libmod_rustbridge.so
+
+.PHONY: bench bench-all bench-modules bench-library
+bench: bench-modules bench-library ## Measure against every peer, the short set: some minutes on a quiet machine
+	$(BENCH_ENV) cargo bench --bench bench -- --short $(BENCH_ARGS)
+
+bench-all: bench-modules bench-library ## Measure everything that docs/performance.md shows
+	$(BENCH_ENV) cargo bench --bench bench -- $(BENCH_ARGS)
+
+bench-library:
+	cargo rustc --release --lib --crate-type cdylib
+
+bench-modules: $(BENCH_DIR)/mod_bench.so $(BENCH_DIR)/allocations.so
+
+$(BENCH_DIR)/mod_bench.so: tests/bench/mod_bench.c tests/bench/bench.mk | $(BENCH_DIR)
+	$(CC) $(BENCH_CFLAGS) -fPIC -shared $< -o $@.new && mv $@.new $@
+
+$(BENCH_DIR)/allocations.so: tests/bench/allocations.c tests/bench/bench.mk | $(BENCH_DIR)
+	$(CC) -std=gnu11 -O2 -fPIC -shared -Wall -Wextra $< -o $@.new && mv $@.new $@
+
+$(BENCH_DIR):
+	mkdir -p $@

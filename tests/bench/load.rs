@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT
+//! A FreeSWITCH with `mod_bench` in it, and the handlers that are compared.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::freeswitch::{FreeSwitch, Installation};
+use crate::support::skips::Missing;
+use crate::support::switch::{Switch, numbers};
+use crate::support::{root, target};
+
+/// What is bound while it is measured.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Candidate {
+    /// Nothing but the marks.
+    Nobody,
+    /// A handler that copies every byte once.
+    Floor,
+    /// `switch_event_dup` and a queue, as `mod_event_socket`.
+    Dup,
+    /// `mod_amqp`.
+    ModAmqp,
+    /// This module with so many sinks.
+    Module(u8),
+    /// Another build of it, `BENCH_EARLIER`, with one sink: what a change has done.
+    Earlier,
+}
+
+impl Candidate {
+    pub fn name(self) -> String {
+        match self {
+            Self::Nobody => "nobody".into(),
+            Self::Floor => "copy floor".into(),
+            Self::Dup => "switch_event_dup + queue".into(),
+            Self::ModAmqp => "mod_amqp".into(),
+            Self::Module(sinks) => format!("mod_rustbridge, {sinks} sinks"),
+            Self::Earlier => "earlier build".into(),
+        }
+    }
+}
+
+/// One run's numbers, by name.
+pub type Numbers = BTreeMap<String, f64>;
+
+/// What each run does, in the words of `mod_bench`.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub headers: u32,
+    pub threads: u32,
+    pub kind: &'static str,
+    /// Events made before they are delivered: 1 is warm in the caches, many are not.
+    pub ahead: u32,
+    /// Events between two pauses.
+    pub burst: u32,
+    pub rate: u32,
+    pub count: u32,
+}
+
+impl Case {
+    pub fn name(&self) -> String {
+        let way = match (self.burst, self.ahead) {
+            (1, 1) => "single",
+            (_, 1) => "in bursts",
+            _ => "cold",
+        };
+        format!("{} {} headers, {} threads, {way}", self.kind, self.headers, self.threads)
+    }
+
+    fn line(&self) -> String {
+        let Self { headers, threads, kind, ahead, burst, rate, count } = self;
+        format!(
+            "headers={headers} threads={threads} kind={kind} ahead={ahead} burst={burst} rate={rate} n={count}"
+        )
+    }
+}
+
+/// A FreeSWITCH for measuring in.
+#[derive(Debug)]
+pub struct Stand {
+    switch: FreeSwitch,
+}
+
+fn sink(number: u8, events: &str, folder: &std::path::Path) -> String {
+    format!(
+        "<sink name=\"file{number}\" type=\"file\" events=\"{events}\">\
+         <param name=\"path\" value=\"{}/file{number}.ndjson\"/>\
+         <param name=\"rotate-bytes\" value=\"67108864\"/><param name=\"keep-files\" value=\"1\"/>\
+         <param name=\"fsync\" value=\"never\"/>\
+         <param name=\"bulk-percent\" value=\"100\"/><param name=\"normal-percent\" value=\"100\"/></sink>",
+        folder.display()
+    )
+}
+
+/// A configuration of the module with `sinks` file sinks.
+fn configuration(sinks: u8, folder: &std::path::Path) -> String {
+    // None at all is refused: then there is one that wants nothing that comes.
+    let events = if sinks == 0 { "CALL_DETAIL" } else { "ALL" };
+    let mut all = String::new();
+    for number in 0..sinks.max(1) {
+        write!(all, "{}", sink(number, events, folder)).expect("a string takes text");
+    }
+    format!(
+        "<configuration name=\"rustbridge.conf\"><settings/><sinks>{all}</sinks></configuration>"
+    )
+}
+
+/// `mod_amqp` with its defaults, for the broker on this port.
+fn mod_amqp(port: u16) -> String {
+    format!(
+        "<configuration name=\"amqp.conf\"><producers><profile name=\"default\"><connections>\
+         <connection name=\"primary\"><param name=\"hostname\" value=\"127.0.0.1\"/>\
+         <param name=\"virtualhost\" value=\"/\"/><param name=\"username\" value=\"guest\"/>\
+         <param name=\"password\" value=\"guest\"/><param name=\"port\" value=\"{port}\"/>\
+         <param name=\"heartbeat\" value=\"0\"/></connection></connections><params>\
+         <param name=\"exchange-name\" value=\"TAP.Events\"/><param name=\"exchange-type\" value=\"topic\"/>\
+         <param name=\"circuit_breaker_ms\" value=\"10000\"/><param name=\"reconnect_interval_ms\" value=\"1000\"/>\
+         <param name=\"send_queue_size\" value=\"100000\"/><param name=\"enable_fallback_format_fields\" value=\"1\"/>\
+         <param name=\"format_fields\" value=\"#FreeSWITCH,FreeSWITCH-Hostname,Event-Name,Event-Subclass,Unique-ID\"/>\
+         <param name=\"event_filter\" value=\"SWITCH_EVENT_ALL\"/></params></profile></producers></configuration>"
+    )
+}
+
+/// Where `bench.mk` puts what is written in C.
+fn built(name: &str) -> PathBuf {
+    let folder = target().join("bench");
+    let file = folder.join(name);
+    if !file.is_file() {
+        let made = Command::new("make")
+            .args(["--silent", "bench-modules"])
+            .current_dir(root())
+            .env("CARGO_TARGET_DIR", target())
+            .status();
+        assert!(made.is_ok_and(|status| status.success()), "make bench-modules");
+    }
+    file
+}
+
+impl Stand {
+    /// Starts one; `broker` is the port of a RabbitMQ for `mod_amqp`.
+    pub fn start(broker: Option<u16>) -> Result<Self, Missing> {
+        let installation = Installation::find()?;
+        let amqp = mod_amqp(broker.unwrap_or(1));
+        let more = [("autoload_configs/amqp.conf.xml", amqp.as_str())];
+        let nothing = configuration(0, std::path::Path::new("/"));
+        let mut stand = Self { switch: FreeSwitch::with(installation, &nothing, &more) };
+        let place = stand.switch.folder().join("mod/mod_bench.so");
+        symlink(built("mod_bench.so"), place).expect("a link can be made");
+        stand.expect("load mod_bench");
+        // What is said for each event and each start must not be written while we measure.
+        stand.expect("fsctl loglevel 3");
+        let event = root().join("tests/bench/event.txt");
+        stand.expect(&format!("bench event {}", event.display()));
+        Ok(stand)
+    }
+
+    pub fn version(&self) -> String {
+        self.switch.name()
+    }
+
+    fn expect(&mut self, line: &str) -> String {
+        let answer = self.switch.api(line);
+        if answer.contains("-ERR") {
+            let log = self.switch.log();
+            let last: Vec<&str> = log.lines().rev().take(10).collect();
+            panic!("{line}: {answer}\nthe log's last lines, newest first: {last:#?}");
+        }
+        answer
+    }
+
+    /// Binds a candidate between the marks, runs what `body` wants, and takes it away.
+    pub fn with<T>(&mut self, candidate: Candidate, body: impl FnOnce(&mut Self) -> T) -> T {
+        self.expect("bench mark end");
+        match candidate {
+            Candidate::Nobody => {}
+            Candidate::Floor => drop(self.expect("bench handler floor")),
+            Candidate::Dup => drop(self.expect("bench handler dup")),
+            Candidate::ModAmqp => drop(self.expect("load mod_amqp")),
+            Candidate::Module(_) | Candidate::Earlier => {
+                let sinks = if let Candidate::Module(sinks) = candidate { sinks } else { 1 };
+                let folder = self.switch.folder().join("run");
+                self.switch.configure(&configuration(sinks, &folder));
+                self.expect("reloadxml");
+                self.expect(&format!("load {}", library(candidate).display()));
+            }
+        }
+        self.expect("bench mark begin");
+        let result = body(self);
+        match candidate {
+            Candidate::Nobody => {}
+            Candidate::Floor | Candidate::Dup => drop(self.expect("bench handler off")),
+            Candidate::ModAmqp => drop(self.expect("unload mod_amqp")),
+            Candidate::Module(_) | Candidate::Earlier => {
+                drop(self.expect("unload mod_rustbridge"));
+            }
+        }
+        self.expect("bench mark off");
+        result
+    }
+
+    pub fn run(&mut self, case: &Case) -> Numbers {
+        let answer = self.expect(&format!("bench run {}", case.line()));
+        numbers(&answer)
+    }
+
+    pub fn calls(&mut self, case: &Case) -> Numbers {
+        let answer = self.expect(&format!("bench calls {}", case.line()));
+        numbers(&answer)
+    }
+
+    /// How many events a loaded module has lost, and how many records it had to allocate.
+    pub fn losses(&mut self) -> (u64, u64) {
+        let status = self.switch.json("rustbridge status json");
+        let sinks = status.get("sinks").and_then(|sinks| sinks.as_array()).cloned();
+        let dropped = sinks.unwrap_or_default().iter().map(|sink| sum(&sink["dropped"])).sum();
+        (dropped, status["pool_misses"].as_u64().unwrap_or(0))
+    }
+}
+
+/// By its full path, under which the core loads it as well: two builds are then two libraries.
+fn library(candidate: Candidate) -> PathBuf {
+    match candidate {
+        Candidate::Earlier => earlier().expect("BENCH_EARLIER is set"),
+        _ => "mod_rustbridge".into(),
+    }
+}
+
+/// The other build to compare with, in a file `mod_rustbridge.so`.
+pub fn earlier() -> Option<PathBuf> {
+    env::var_os("BENCH_EARLIER").map(PathBuf::from)
+}
+
+fn sum(value: &serde_json::Value) -> u64 {
+    match value {
+        serde_json::Value::Object(map) => map.values().map(sum).sum(),
+        value => value.as_u64().unwrap_or(0),
+    }
+}

@@ -1,0 +1,200 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# Makes ready every image that a build of the module and the tests start from. Those that a registry has are pulled; where
+# none answers, each is made from what this machine has, and the script says what it took:
+#   Debian       by debootstrap
+#   FreeSWITCH   the installations of FREESWITCH_PREFIX (several, separated by colons; default: the one that is found), with
+#                the libraries that they need and Debian's base lacks
+#   Rust         the toolchain of this machine
+#   RabbitMQ     Debian's package
+#   Kafka        its Maven artifacts, which `make setup` fetches
+#   clients      pika, kcat, sipp and tc, as Debian's packages
+# FREESWITCH_IMAGE names images to take instead of packing an installation. What is there already is left as it is.
+# Environment: DEBIAN_MIRROR, http_proxy and so on; DOCKER_PULL=no asks no registry.
+set -euo pipefail
+# shellcheck source=tests/docker/engine.sh
+. "$(dirname "$0")/engine.sh"
+need_builder
+build_options
+mkdir -p "$STATE"
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+trap 'exit 130' INT TERM HUP
+
+# True when the registry gave the image, or it is here already.
+pull() {
+    have_image "$1" && return 0
+    [ "${DOCKER_PULL:-yes}" != no ] && [ ! -e "$WORK/no-registry" ] || return 1
+    timeout 300 "$DOCKER" pull -q "$1" >/dev/null 2>"$WORK/pull" && return 0
+    # An image that a registry does not have says nothing of the others.
+    grep -qiE 'not found|manifest unknown|denied' "$WORK/pull" || touch "$WORK/no-registry"
+    say "no registry gives $1 ($(tail -n 1 "$WORK/pull" | cut -c1-120)): local images are made instead"
+    return 1
+}
+
+# ---- Debian ----
+
+# What is packed must meet the system that it was made for; what an image brings has its own.
+if [ -n "${FREESWITCH_IMAGE:-}" ]; then
+    ID=debian CODENAME=${DEBIAN_RELEASE:-bookworm}
+else
+    ID=$(. /etc/os-release && echo "$ID") CODENAME=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+fi
+
+debian() {
+    case $ID in
+    debian) BASE_IMAGE=debian:$CODENAME-slim ;;
+    ubuntu) BASE_IMAGE=ubuntu:$CODENAME ;;
+    *) die "a FreeSWITCH installed on $ID cannot be packed, only on Debian or Ubuntu: name an image that has one in FREESWITCH_IMAGE" ;;
+    esac
+    pull "$BASE_IMAGE" && return 0
+    local wanted=$BASE_IMAGE
+    BASE_IMAGE=rustbridge/base:$CODENAME
+    have_image "$BASE_IMAGE" && return 0
+    command -v debootstrap >/dev/null || die "no registry gives $wanted and debootstrap is missing: apt-get install debootstrap"
+    [ "$(id -u)" = 0 ] || die "debootstrap must run as root: sudo make docker-base"
+    local mirror=${DEBIAN_MIRROR:-} from=$WORK/base
+    # The mirror that this machine's own packages come from.
+    # shellcheck disable=SC2016
+    [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $CODENAME" 2>/dev/null | head -n 1)
+    [ -n "$mirror" ] || mirror=http://deb.debian.org/debian
+    say "making $BASE_IMAGE with debootstrap"
+    debootstrap --variant=minbase --include=ca-certificates "$CODENAME" "$from" "$mirror" >"$WORK/log" 2>&1 ||
+        die "debootstrap cannot make Debian $CODENAME ($(grep -E '^[EW]:' "$WORK/log" | tail -n 1)): check the network, or name a mirror in DEBIAN_MIRROR"
+    # As in Debian's own images: no service starts in a build, no package is kept.
+    printf '#!/bin/sh\nexit 101\n' >"$from/usr/sbin/policy-rc.d"
+    chmod 755 "$from/usr/sbin/policy-rc.d"
+    rm -rf "$from"/var/cache/apt/archives/*.deb "$from"/var/lib/apt/lists/* "$from"/usr/share/{doc,locale}/* "$from"/usr/share/man/*/*
+    tar -C "$from" --numeric-owner -c . | "$DOCKER" import -c 'CMD ["bash"]' - "$BASE_IMAGE" >/dev/null
+    rm -rf "$from"
+}
+
+# ---- FreeSWITCH ----
+
+# The prefix of an installed FreeSWITCH.
+find_prefix() {
+    local program
+    for program in "$(pkg-config --variable prefix freeswitch 2>/dev/null || true)/bin/freeswitch" "$(type -P freeswitch || true)" /usr/local/freeswitch/bin/freeswitch; do
+        if [ -x "$program" ]; then
+            dirname "$(dirname "$(readlink -f "$program")")"
+            return 0
+        fi
+    done
+    return 1
+}
+
+pack_freeswitch() {
+    local prefix=$1 version image source into=$WORK/freeswitch file library
+    if [ ! -x "$prefix/bin/freeswitch" ] || [ ! -x "$prefix/bin/fs_cli" ]; then die "$prefix holds no FreeSWITCH: name one with bin/freeswitch and bin/fs_cli in FREESWITCH_PREFIX, or an image in FREESWITCH_IMAGE"; fi
+    version=$("$prefix/bin/freeswitch" -version 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1) || true
+    [ -n "$version" ] || die "$prefix/bin/freeswitch does not say its version: it does not run on this machine"
+    image=rustbridge/freeswitch:$version
+    PACKED+=("$image")
+    source=$(cd "$prefix" && find bin lib etc -type f -printf '%p %s %T@\n' | LC_ALL=C sort | cat - "$HERE/base.sh" <(echo "$BASE_IMAGE") | sha256sum | cut -c1-16)
+    [ "$(image_label "$image" rustbridge.source || true)" != "$source" ] || return 0
+    rm -rf "$into"
+    mkdir -p "$into$prefix"
+    # Programs, libraries, modules, configuration and scripts; nothing that only a compiler needs, nothing that runs left.
+    tar -C "$prefix" --exclude '*.la' --exclude '*.a' --exclude lib/pkgconfig --exclude mod_rustbridge.so --exclude 'share/freeswitch/sounds' -c bin lib etc share |
+        tar -C "$into$prefix" -x
+    "$DOCKER" run --rm "$BASE_IMAGE" find -L /lib /usr/lib -name '*.so*' >"$WORK/there"
+    : >"$WORK/took"
+    while read -r library; do
+        case $library in "$prefix"/*) continue ;; esac
+        # The base's own files win: its C library and what belongs to it stay together.
+        grep -qxF -e "$library" -e "/usr$library" "$WORK/there" && continue
+        file=$(readlink -f "$library")
+        install -D -m 644 "$file" "$into/usr/local/lib/packed/${library##*/}"
+        printf '%s %s\n' "$library" "$(dpkg -S "$file" 2>/dev/null | cut -d: -f1 | head -n 1)" >>"$WORK/took"
+    done < <(find "$prefix/bin" "$prefix/lib" -type f \( -perm -u+x -o -name '*.so*' \) -exec ldd {} + 2>/dev/null | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u)
+    mkdir -p "$into/etc/ld.so.conf.d"
+    echo /usr/local/lib/packed >"$into/etc/ld.so.conf.d/packed.conf"
+    cat >"$into/Dockerfile" <<D
+FROM $BASE_IMAGE
+COPY . /
+RUN rm /Dockerfile && ldconfig && groupadd -r freeswitch && useradd -r -g freeswitch -d /var/lib/freeswitch freeswitch && ldd $prefix/bin/freeswitch $prefix/lib/freeswitch/mod/*.so | grep 'not found' && exit 1 || true
+LABEL rustbridge.source=$source rustbridge.version=$version
+D
+    tar -C "$into" --numeric-owner --owner 0 --group 0 -c . | "${BUILD[@]}" -q -t "$image" - >/dev/null
+    say "$image: took FreeSWITCH $version from $prefix ($(du -sh "$into$prefix" | cut -f1)), $(find "$into$prefix/lib" -name 'mod_*.so' | wc -l) modules, and $(wc -l <"$WORK/took") libraries that Debian's base lacks:"
+    sed 's/^/    /; s/ \([^ ]\+\)$/  (\1)/' "$WORK/took"
+    rm -rf "$into"
+}
+
+freeswitch() {
+    PACKED=()
+    local entry prefixes=${FREESWITCH_PREFIX:-}
+    if [ -n "${FREESWITCH_IMAGE:-}" ]; then
+        for entry in $FREESWITCH_IMAGE; do
+            pull "$entry" || die "no image $entry, here or in its registry: name one that has FreeSWITCH in FREESWITCH_IMAGE"
+            PACKED+=("$entry")
+        done
+        return 0
+    fi
+    [ -n "$prefixes" ] || prefixes=$(find_prefix) || die "no FreeSWITCH is installed: name its prefix in FREESWITCH_PREFIX, or an image that has one in FREESWITCH_IMAGE"
+    while read -r entry; do pack_freeswitch "$entry"; done < <(tr : '\n' <<<"$prefixes")
+}
+
+# ---- Rust ----
+
+rust() {
+    local version sysroot into=$WORK/rust
+    version=$(cd "$TREE" && rustc -vV 2>/dev/null | sed -n 's/^release: //p') || true
+    BUILDER_IMAGE=rust:${version:-1}-slim-$CODENAME
+    pull "$BUILDER_IMAGE" && return 0
+    [ -n "$version" ] || die "no registry gives a rust image and no rustc is installed: install Rust from https://rustup.rs"
+    BUILDER_IMAGE=rustbridge/rust:$version-$CODENAME
+    have_image "$BUILDER_IMAGE" && return 0
+    sysroot=$(cd "$TREE" && rustc --print sysroot)
+    mkdir -p "$into/usr/local/rust"
+    tar -C "$sysroot" --exclude share -c . | tar -C "$into/usr/local/rust" -x
+    # shellcheck disable=SC2016
+    printf 'FROM %s\nCOPY usr /usr\nENV PATH=/usr/local/rust/bin:$PATH CARGO_HOME=/usr/local/cargo\n' "$BASE_IMAGE" >"$into/Dockerfile"
+    tar -C "$into" --numeric-owner --owner 0 --group 0 -c . | "${BUILD[@]}" -q -t "$BUILDER_IMAGE" - >/dev/null
+    say "$BUILDER_IMAGE: took the toolchain $version of this machine ($(du -sh "$into/usr/local/rust" | cut -f1))"
+    rm -rf "$into"
+}
+
+# ---- brokers and clients ----
+
+# local_image NAME FOLDER: from the folder's Dockerfile, unless it is there and the folder is the same.
+local_image() {
+    local image=rustbridge/$1:local source
+    source=$(cd "$2" && find . -type f ! -name '*.jar' -exec sha256sum {} + | LC_ALL=C sort | cat - <(echo "$BASE_IMAGE $KAFKA_VERSION") | sha256sum | cut -c1-16)
+    [ "$(image_label "$image" rustbridge.source || true)" != "$source" ] || return 0
+    "${BUILD[@]}" -q "${OPTIONS[@]}" --build-arg "BASE_IMAGE=$BASE_IMAGE" --label "rustbridge.source=$source" -t "$image" "$2" >/dev/null 2>"$WORK/$1.log" ||
+        die "$image cannot be built: $(grep -iE 'error|unable|failed' "$WORK/$1.log" | head -n 1); check the network, or name a mirror in DEBIAN_MIRROR"
+    say "$image: $3"
+}
+
+kafka() {
+    local jars=${XDG_CACHE_HOME:-$HOME/.cache}/rustbridge-kafka/$KAFKA_VERSION into=$WORK/kafka
+    [ -e "$jars/.complete" ] || die "no registry gives apache/kafka:$KAFKA_VERSION and its Maven artifacts are not here: make setup"
+    mkdir -p "$into/libs"
+    cp "$HERE"/kafka/* "$into/"
+    cp "$jars"/*.jar "$into/libs/"
+    local_image kafka "$into" "Apache Kafka $KAFKA_VERSION from its Maven artifacts, with Debian's Java"
+}
+
+debian
+freeswitch
+rust
+RABBITMQ_IMAGE=${RABBITMQ_IMAGE:-rabbitmq:4-management}
+KAFKA_IMAGE=${KAFKA_IMAGE:-apache/kafka:$KAFKA_VERSION}
+jobs=()
+local_image client "$HERE/client" "pika, kcat, sipp and tc as Debian's packages" & jobs+=($!)
+if ! pull "$RABBITMQ_IMAGE"; then
+    RABBITMQ_IMAGE=rustbridge/rabbitmq:local
+    local_image rabbitmq "$HERE/rabbitmq" "RabbitMQ as Debian's package" & jobs+=($!)
+fi
+if ! pull "$KAFKA_IMAGE"; then
+    KAFKA_IMAGE=rustbridge/kafka:local
+    kafka & jobs+=($!)
+fi
+for job in "${jobs[@]}"; do wait "$job" || exit 1; done
+{
+    printf 'BASE_IMAGE=%q\nBUILDER_IMAGE=%q\nFREESWITCH_IMAGES=%q\n' "$BASE_IMAGE" "$BUILDER_IMAGE" "${PACKED[*]}"
+    printf 'RABBITMQ_IMAGE=%q\nKAFKA_IMAGE=%q\nCLIENT_IMAGE=rustbridge/client:local\n' "$RABBITMQ_IMAGE" "$KAFKA_IMAGE"
+} >"$(images_file)"
+say "ready: ${PACKED[*]} on $BASE_IMAGE, $BUILDER_IMAGE, $RABBITMQ_IMAGE, $KAFKA_IMAGE, rustbridge/client:local"

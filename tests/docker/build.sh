@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# Builds the module once and adds it to each FreeSWITCH image: those of base.sh, or those that FREESWITCH_IMAGE names. The
+# results are rustbridge/module:VERSION. Environment: see base.sh; DOCKER_BUILD_OPTIONS is handed to every build.
+#   build.sh --only-check   goes as far as to know whether the images fit, and makes none
+#   build.sh --vendor       makes a FreeSWITCH image from the vendor's packages, with the token in the file SIGNALWIRE_TOKEN_FILE
+set -euo pipefail
+# shellcheck source=tests/docker/engine.sh
+. "$(dirname "$0")/engine.sh"
+need_builder
+build_options
+read_images
+LOG=$STATE/build.log
+
+# build IMAGE OPTION…: quiet when it works, else the one line that says what is wrong.
+build() {
+    local image=$1 said
+    shift
+    if "${BUILD[@]}" --progress plain "${OPTIONS[@]}" "$@" -t "$image" "$TREE" >"$LOG" 2>&1; then
+        grep -ohE 'Dockerfile\.module: .*' "$LOG" | sort -u | sed "s/^Dockerfile.module/$PROGRAM/" || true
+        return 0
+    fi
+    # What our own files say, which is not where the command that would say it is printed.
+    said=$(grep -vE 'echo|die ' "$LOG" | grep -ohE '(Dockerfile\.[a-z]+: |the builder cannot get ).*' | head -n 1 | sed 's/^Dockerfile[^:]*: //')
+    [ -n "$said" ] || said=$(grep -E 'error|ERROR' "$LOG" | tail -n 1)
+    die "$said (all of it: $LOG)"
+}
+
+# The version that an image says, else its tag.
+version_of() {
+    local version
+    version=$(image_label "$1" rustbridge.version)
+    [ -n "$version" ] && [ "$version" != '<no value>' ] || version=$(tr -c 'A-Za-z0-9_.\n-' '-' <<<"${1##*/}")
+    echo "$version"
+}
+
+if [ "${1:-}" = --vendor ]; then
+    token=${SIGNALWIRE_TOKEN_FILE:-}
+    [ -z "$token" ] || OPTIONS+=(--secret "id=signalwire-token,src=$token")
+    build rustbridge/freeswitch:vendor -f "$TREE/examples/docker/Dockerfile.freeswitch" --build-arg "BASE_IMAGE=$BASE_IMAGE"
+    say "rustbridge/freeswitch:vendor is ready: make docker-build FREESWITCH_IMAGE=rustbridge/freeswitch:vendor"
+    exit 0
+fi
+DOCKERFILE=$TREE/examples/docker/Dockerfile.module
+MODULE_IMAGES=()
+for freeswitch in ${FREESWITCH_IMAGE:-$FREESWITCH_IMAGES}; do
+    have_image "$freeswitch" || timeout 300 "$DOCKER" pull -q "$freeswitch" >/dev/null 2>&1 ||
+        die "no image $freeswitch, here or in its registry: name one that has FreeSWITCH in FREESWITCH_IMAGE"
+    if [ "${1:-}" = --only-check ]; then
+        build rustbridge/check:local -f "$DOCKERFILE" --target install --build-arg "BUILDER_IMAGE=$BUILDER_IMAGE" --build-arg "FREESWITCH_IMAGE=$freeswitch"
+        "$DOCKER" rmi -f rustbridge/check:local >/dev/null
+        continue
+    fi
+    image=rustbridge/module:$(version_of "$freeswitch")
+    build "$image" -f "$DOCKERFILE" --build-arg "BUILDER_IMAGE=${BUILDER_IMAGE}" --build-arg "FREESWITCH_IMAGE=$freeswitch"
+    added=$((($("$DOCKER" image inspect -f '{{.Size}}' "$image") - $("$DOCKER" image inspect -f '{{.Size}}' "$freeswitch")) / 1000))
+    say "$image: $freeswitch and $added kB"
+    MODULE_IMAGES+=("$image")
+done
+[ "${1:-}" != --only-check ] || exit 0
+# The stage that built it, whose compiler and headers the test image needs too.
+build rustbridge/builder:local -f "$DOCKERFILE" --target builder --build-arg "BUILDER_IMAGE=$BUILDER_IMAGE"
+printf 'MODULE_IMAGES=%q\n' "${MODULE_IMAGES[*]}" >"$STATE/modules"

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# compose.sh up|down: examples/docker/compose.yaml with the images that base.sh and build.sh made, until all of it is healthy.
+# RABBITMQ_PORT, SIP_PORT: ports on this machine's loopback address. COMPOSE_PROJECT_NAME: another one beside it.
+set -euo pipefail
+# shellcheck source=tests/docker/engine.sh
+. "$(dirname "$0")/engine.sh"
+need_engine
+EXAMPLE=$TREE/examples/docker
+export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-rustbridge} RABBITMQ_PORT=${RABBITMQ_PORT:-5672} SIP_PORT=${SIP_PORT:-5060}
+if "$DOCKER" compose version >/dev/null 2>&1; then
+    COMPOSE=("$DOCKER" compose)
+elif command -v docker-compose >/dev/null; then
+    COMPOSE=(docker-compose)
+else
+    die "no Docker Compose: apt-get install docker-compose (Debian), or docker-compose-plugin (Docker's own packages)"
+fi
+COMPOSE+=(-f "$EXAMPLE/compose.yaml")
+
+# The password, made once, for both sides. Readable in the containers, whose users differ; the folder keeps others out.
+secrets() {
+    local folder=$EXAMPLE/secrets
+    install -d -m 700 "$folder"
+    [ -s "$folder/amqp-password" ] || od -An -tx1 -N24 /dev/urandom | tr -d ' \n' >"$folder/amqp-password"
+    printf 'default_user = rustbridge\ndefault_pass = %s\n' "$(cat "$folder/amqp-password")" >"$folder/rabbitmq.conf"
+    chmod 644 "$folder"/*
+}
+
+# in_use FILE… PORT: whether the kernel lists the port as bound, in the files of /proc/net.
+in_use() {
+    local port
+    port=$(printf '%04X' "${!#}")
+    awk -v port="$port" -v tcp="$1" '{ split($2, a, ":") } a[2] == port && (tcp !~ /tcp/ || $4 == "0A") { found = 1 } END { exit !found }' "${@:1:$#-1}" 2>/dev/null
+}
+
+container() { "$DOCKER" ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --filter "label=com.docker.compose.service=$1" | head -n 1; }
+
+case ${1:-} in
+up)
+    read_images
+    # shellcheck disable=SC1091
+    . "$STATE/modules" 2>/dev/null || die "the module has not been built into an image: make docker-build"
+    export RABBITMQ_IMAGE KAFKA_IMAGE MODULE_IMAGE=${MODULE_IMAGE:-${MODULE_IMAGES%% *}}
+    if [ -z "$(container freeswitch)" ]; then
+        ! in_use /proc/net/tcp /proc/net/tcp6 "$RABBITMQ_PORT" || die "port $RABBITMQ_PORT is in use on this machine: choose another for RabbitMQ with RABBITMQ_PORT=…"
+        ! in_use /proc/net/udp /proc/net/udp6 "$SIP_PORT" || die "port $SIP_PORT is in use on this machine: choose another for SIP with SIP_PORT=…"
+    fi
+    secrets
+    "${COMPOSE[@]}" up -d >"$STATE/compose.log" 2>&1 || die "Docker Compose cannot start it: $(grep -iE 'error|cannot|denied' "$STATE/compose.log" | tail -n 1) (all of it: $STATE/compose.log)"
+    end=$((SECONDS + 180))
+    for service in freeswitch rabbitmq kafka; do
+        until [ "$("$DOCKER" inspect -f '{{.State.Health.Status}}' "$(container "$service")")" = healthy ]; do
+            [ "$SECONDS" -lt "$end" ] || die "$service is not healthy: docker logs $(container "$service")"
+            sleep 1
+        done
+        say "$service is healthy"
+    done
+    say "events are in exchange rustbridge.events of amqp://rustbridge@127.0.0.1:$RABBITMQ_PORT (password: examples/docker/secrets/amqp-password) and in topic fs.events"
+    say "to look: docker exec $(container freeswitch) rustbridge-start fs_cli -x 'rustbridge status'"
+    ;;
+down)
+    [ -e "$EXAMPLE/secrets/amqp-password" ] || secrets
+    "${COMPOSE[@]}" down -v --remove-orphans >"${STATE:?}/compose.log" 2>&1 || die "Docker Compose cannot stop it: $(tail -n 1 "$STATE/compose.log")"
+    say "stopped, with its volumes"
+    ;;
+*) die "say up or down" ;;
+esac

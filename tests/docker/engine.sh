@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+#
+# Sourced by the scripts beside it: which docker to use, whether an engine answers, which client can build, the names of
+# images. Every refusal is one line that says what is wrong and what to do.
+# shellcheck shell=bash
+# shellcheck disable=SC2034
+
+PROGRAM=${0##*/}
+TREE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+HERE=$TREE/tests/docker
+STATE=${CARGO_TARGET_DIR:-$TREE/target}/docker
+KAFKA_VERSION=4.1.0
+
+say() { printf '%s: %s\n' "$PROGRAM" "$*"; }
+die() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; exit 1; }
+
+# The first client that reaches an engine; $DOCKER decides when it is set.
+find_engine() {
+    local client
+    while read -r client; do
+        if timeout 20 "$client" version --format '{{.Server.Version}}' >/dev/null 2>&1; then
+            DOCKER=$client
+            return 0
+        fi
+    done < <(if [ -n "${DOCKER:-}" ]; then type -ap "$DOCKER"; else type -ap docker; fi)
+    return 1
+}
+
+# What to tell somebody without one.
+no_engine() {
+    if ! type -ap "${DOCKER:-docker}" >/dev/null; then
+        echo "no docker is installed: apt-get install docker.io, or see https://docs.docker.com/engine/install/"
+    elif [ -e /var/run/docker.sock ] && [ ! -w /var/run/docker.sock ]; then
+        echo "the Docker engine is not yours to use: join the group docker, or use sudo"
+    else
+        echo "no Docker engine answers at ${DOCKER_HOST:-/var/run/docker.sock}: start it with 'systemctl start docker', or 'dockerd &' where there is no systemd"
+    fi
+}
+
+need_engine() { find_engine || die "$(no_engine)"; }
+
+# The Dockerfiles use cache and secret mounts, so they need a client that speaks BuildKit: one with buildx, or one so old
+# (before 23) that it has BuildKit built in.
+need_builder() {
+    local client major
+    need_engine
+    while read -r client; do
+        if "$client" buildx version >/dev/null 2>&1; then
+            BUILD=("$client" build)
+            return 0
+        fi
+        major=$("$client" version --format '{{.Client.Version}}' 2>/dev/null | cut -d. -f1)
+        if [ -n "$major" ] && [ "$major" -lt 23 ]; then
+            BUILD=(env DOCKER_BUILDKIT=1 "$client" build)
+            return 0
+        fi
+    done < <(type -ap "$DOCKER"; type -ap docker)
+    die "$DOCKER cannot build with BuildKit: apt-get install docker-buildx (Debian 13), docker-buildx-plugin (Docker's own packages), or docker.io (Debian 12)"
+}
+
+# What every build is given: a proxy and mirrors if this machine uses any, and its certificate authorities, which a proxy
+# that looks into TLS needs. The latter two as secrets: they leave no trace in an image or its history.
+build_options() {
+    OPTIONS=()
+    local name bundle config
+    for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
+        [ -z "${!name:-}" ] || OPTIONS+=(--build-arg "$name")
+    done
+    [ -z "${DEBIAN_MIRROR:-}" ] || OPTIONS+=(--build-arg "DEBIAN_MIRROR=$DEBIAN_MIRROR")
+    bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
+    [ ! -r "$bundle" ] || OPTIONS+=(--secret "id=ca-certificates,src=$bundle")
+    config=${CARGO_CONFIG:-${CARGO_HOME:-$HOME/.cargo}/config.toml}
+    [ ! -r "$config" ] || OPTIONS+=(--secret "id=cargo-config,src=$config")
+    # shellcheck disable=SC2206
+    OPTIONS+=(${DOCKER_BUILD_OPTIONS:-})
+}
+
+have_image() { "$DOCKER" image inspect "$1" >/dev/null 2>&1; }
+image_label() { "$DOCKER" image inspect -f "{{index .Config.Labels \"$2\"}}" "$1" 2>/dev/null; }
+
+# What base.sh found or made, one NAME=value a line.
+images_file() { echo "$STATE/images"; }
+read_images() {
+    local file
+    file=$(images_file)
+    [ -r "$file" ] || die "no images have been prepared: make docker-base"
+    # shellcheck disable=SC1090
+    . "$file"
+}

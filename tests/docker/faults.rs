@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT
+//! Brokers that go away in the ways that containers make honest, while events are generated at a steady rate. What is lost
+//! is nothing, and the account says so.
+
+use std::time::Duration;
+
+use crate::account;
+use crate::engine::{ask, docker};
+use crate::ground::{Broker, GENERATED, Ground, ground};
+use crate::node::Node;
+use crate::support::skips;
+use crate::support::switch::{Delivered, Load, Switch};
+use crate::support::wait_until;
+
+const LIMIT: Duration = Duration::from_secs(90);
+/// Six seconds of events; a fault begins after the first of them have arrived.
+const LOAD: Load = Load {
+    count: 6000,
+    headers: 20,
+    threads: 1,
+    rate: 1000,
+    keys: 50,
+    kind: "custom",
+    ahead: false,
+    queued: false,
+    check: false,
+};
+
+/// Generates events while `fault` happens to the broker and is undone, then requires all of them at the broker.
+fn survives(test: &str, broker: Broker, fault: impl FnOnce(&Ground, &mut Node<'_>)) {
+    let test = format!("{test}_{}", broker.alias());
+    let Some(ground) = ground(&test) else { return };
+    if broker == Broker::RabbitMq {
+        drop(ground.consume(broker, &test));
+    }
+    let mut node = Node::start(&ground, "fs1", &[broker.sink(&test, GENERATED, &[])]);
+    let running = node.generate_later(&LOAD.line());
+    wait_until(LIMIT, "the first events to arrive", || {
+        account::number(&account::status(&mut node, broker.alias()), "delivered") > 200
+    });
+    fault(&ground, &mut node);
+    let generated = Delivered::parse(&running.finish());
+    ground.wait_up(broker);
+    let status = account::settle(&mut node, broker.alias(), generated.count, LIMIT);
+    println!(
+        "{test}: reconnects {}, resent {}, last error {}",
+        status["reconnects"], status["resent"], status["last_error"]
+    );
+    assert_eq!(account::dropped(&status), 0, "{status}");
+    let received = ground.read(broker, &test, LOAD.count.try_into().unwrap(), LIMIT);
+    account::complete(&test, &[generated], &received);
+}
+
+/// Until the fault is felt: the connection is given up, where that is ours to decide, and events pile up.
+fn felt(node: &mut Node<'_>, broker: Broker) {
+    if broker == Broker::RabbitMq {
+        wait_until(LIMIT, "the connection to be given up", || {
+            account::status(node, broker.alias())["state"] != "connected"
+        });
+    }
+    account::wait_waiting(node, broker.alias(), 2000, LIMIT);
+}
+
+fn killed(ground: &Ground, node: &mut Node<'_>, broker: Broker) {
+    docker(&["kill", &ground.broker(broker)]);
+    felt(node, broker);
+    docker(&["start", &ground.broker(broker)]);
+}
+
+fn paused(ground: &Ground, node: &mut Node<'_>, broker: Broker) {
+    docker(&["pause", &ground.broker(broker)]);
+    felt(node, broker);
+    docker(&["unpause", &ground.broker(broker)]);
+}
+
+fn cut_off(ground: &Ground, node: &mut Node<'_>, broker: Broker) {
+    ground.disconnect(broker);
+    felt(node, broker);
+    ground.connect(broker);
+}
+
+#[test]
+fn nothing_is_lost_when_rabbitmq_is_killed() {
+    survives("killed", Broker::RabbitMq, |g, n| killed(g, n, Broker::RabbitMq));
+}
+
+#[test]
+fn nothing_is_lost_when_kafka_is_killed() {
+    survives("killed", Broker::Kafka, |g, n| killed(g, n, Broker::Kafka));
+}
+
+#[test]
+fn nothing_is_lost_when_rabbitmq_is_paused() {
+    survives("paused", Broker::RabbitMq, |g, n| paused(g, n, Broker::RabbitMq));
+}
+
+#[test]
+fn nothing_is_lost_when_kafka_is_paused() {
+    survives("paused", Broker::Kafka, |g, n| paused(g, n, Broker::Kafka));
+}
+
+#[test]
+fn nothing_is_lost_when_rabbitmq_leaves_the_network_and_returns() {
+    survives("cut_off", Broker::RabbitMq, |g, n| cut_off(g, n, Broker::RabbitMq));
+}
+
+#[test]
+fn nothing_is_lost_when_kafka_leaves_the_network_and_returns() {
+    survives("cut_off", Broker::Kafka, |g, n| cut_off(g, n, Broker::Kafka));
+}
+
+/// A command as root in the network of another container, with the right to change it.
+fn in_network_of(ground: &Ground, container: &str, words: &[&str]) -> Result<String, String> {
+    let (label, network) = (ground.run.label(), format!("container:{container}"));
+    let run = [
+        "run",
+        "--rm",
+        "--label",
+        &label,
+        "--network",
+        &network,
+        "--cap-add",
+        "NET_ADMIN",
+        "-u",
+        "0",
+    ];
+    ask(&[&run[..], &[&ground.run.client], words].concat())
+}
+
+/// Until at least half of the events have gone through the bad network.
+fn half_through(node: &mut Node<'_>, sink: &str) {
+    wait_until(LIMIT, "half of the events to be delivered", || {
+        account::number(&account::status(node, sink), "delivered") > LOAD.count / 2
+    });
+}
+
+fn slow_and_lossy(test: &str, broker: Broker) {
+    survives(test, broker, |ground, node| {
+        let sink = broker.alias();
+        let name = ground.broker(broker);
+        let rule = ["dev", "eth0", "root", "netem", "delay", "60ms", "20ms", "loss", "3%"];
+        let added = in_network_of(ground, &name, &[&["tc", "qdisc", "add"][..], &rule].concat());
+        if let Err(error) = &added {
+            assert!(error.contains("Specified qdisc kind is unknown"), "{error}");
+            skips::note(
+                &format!("docker::{test} {sink}"),
+                "this kernel has no netem, so packets were lost but not delayed",
+                "a kernel with CONFIG_NET_SCH_NETEM: modprobe sch_netem",
+            );
+        }
+        // Loss both ways, by the packet filter, wherever netem is missing.
+        let lose = [
+            "iptables",
+            "-A",
+            "INPUT",
+            "-m",
+            "statistic",
+            "--mode",
+            "random",
+            "--probability",
+            "0.05",
+            "-j",
+            "DROP",
+        ];
+        if added.is_err() {
+            in_network_of(ground, &name, &lose).expect("the packet filter takes a rule");
+        }
+        half_through(node, sink);
+        if added.is_ok() {
+            in_network_of(ground, &name, &["tc", "qdisc", "del", "dev", "eth0", "root"])
+                .expect("tc undoes its rule");
+        } else {
+            in_network_of(ground, &name, &["iptables", "-F", "INPUT"])
+                .expect("the packet filter is emptied");
+        }
+    });
+}
+
+#[test]
+fn nothing_is_lost_on_a_slow_and_lossy_network_to_rabbitmq() {
+    slow_and_lossy("lossy", Broker::RabbitMq);
+}
+
+#[test]
+fn nothing_is_lost_on_a_slow_and_lossy_network_to_kafka() {
+    slow_and_lossy("lossy", Broker::Kafka);
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: MIT
+//! The network of a run with RabbitMQ, Kafka and a container for clients, which all tests share, one after the other.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::engine::{Run, ask, command, docker, inspect};
+use crate::support::clients::{Consumer, Message};
+use crate::support::{Folder, root, wait_until};
+
+/// How long a broker may take to be up.
+pub const UP: Duration = Duration::from_secs(90);
+
+/// `amqp://…` as every container of the network may use it.
+pub const RABBITMQ_URL: &str = "amqp://guest:guest@rabbitmq:5672/%2f";
+pub const KAFKA: &str = "kafka:9092";
+
+const RABBITMQ_CONF: &str = "loopback_users.guest = false\nlog.console = true\n";
+const KAFKA_PROPERTIES: &str = "\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@localhost:9093
+listeners=PLAINTEXT://:9092,CONTROLLER://localhost:9093
+advertised.listeners=PLAINTEXT://kafka:9092
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs=/var/lib/kafka/data
+num.partitions=3
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+";
+
+/// A broker container, by the name that others know it by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broker {
+    RabbitMq,
+    Kafka,
+}
+
+impl Broker {
+    pub const ALL: [Self; 2] = [Self::RabbitMq, Self::Kafka];
+
+    pub fn alias(self) -> &'static str {
+        match self {
+            Self::RabbitMq => "rabbitmq",
+            Self::Kafka => "kafka",
+        }
+    }
+
+    /// One `<sink>` of this broker, named like it, that publishes to `place`.
+    pub fn sink(self, place: &str, events: &str, more: &[(&str, &str)]) -> String {
+        let (kind, mut params) = match self {
+            Self::RabbitMq => (
+                "amqp",
+                vec![
+                    ("url", RABBITMQ_URL),
+                    ("exchange", place),
+                    ("heartbeat-ms", "2000"),
+                    ("confirm-timeout-ms", "5000"),
+                    ("connect-timeout-ms", "2000"),
+                ],
+            ),
+            Self::Kafka => ("kafka", vec![("bootstrap-servers", KAFKA), ("topic", place)]),
+        };
+        params.extend_from_slice(more);
+        sink(self.alias(), kind, events, &params)
+    }
+}
+
+/// One `<sink>`.
+pub fn sink(name: &str, kind: &str, events: &str, params: &[(&str, &str)]) -> String {
+    let params =
+        params.iter().map(|(name, value)| format!("<param name=\"{name}\" value=\"{value}\"/>"));
+    format!(
+        "<sink name=\"{name}\" type=\"{kind}\" events=\"{events}\">{}</sink>\n",
+        params.collect::<String>()
+    )
+}
+
+/// What the generator fires and nothing else, so that counters can be compared with it.
+pub const GENERATED: &str = "CUSTOM gen::test";
+
+/// What a run has started so far.
+#[derive(Debug)]
+pub struct Ground {
+    pub run: Run,
+    pub network: String,
+    client: String,
+    cli: String,
+}
+
+static GROUND: Mutex<Option<Ground>> = Mutex::new(None);
+
+/// The ground, alone: nobody else has it until the guard goes. None, and a note of it, where there is no run.
+pub struct Held(MutexGuard<'static, Option<Ground>>);
+
+impl std::ops::Deref for Held {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        self.0.as_ref().expect("the ground has been made")
+    }
+}
+
+pub fn ground(test: &str) -> Option<Held> {
+    let run = Run::find()?;
+    let mut held = GROUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if held.is_none() {
+        *held = Some(Ground::make(run));
+    }
+    let held = Held(held);
+    println!("\n=== {test}");
+    held.heal();
+    Some(held)
+}
+
+impl Ground {
+    fn make(run: Run) -> Self {
+        let network = format!("{}-net", run.id);
+        docker(&["network", "create", "--label", &run.label(), &network]);
+        let (client, cli) = (format!("{}-client", run.id), format!("{}-cli", run.id));
+        let ground = Self { run, network, client, cli };
+        let image = ground.run.client.clone();
+        ground.start(&ground.client, &image, "client", &[], &[], &["sleep", "infinity"]);
+        let script = root().join("tests/support/amqp.py");
+        docker(&["cp", script.to_str().unwrap(), &format!("{}:/amqp.py", ground.client)]);
+        // Where commands come from: a FreeSWITCH image that runs no FreeSWITCH.
+        let image = ground.run.test[0].clone();
+        ground.start(
+            &ground.cli,
+            &image,
+            "cli",
+            &["--no-healthcheck"],
+            &[],
+            &["sleep", "infinity"],
+        );
+        for broker in Broker::ALL {
+            ground.make_broker(broker);
+        }
+        ground
+    }
+
+    /// A container on the network, running; `files` are copied into it first.
+    pub fn start(
+        &self,
+        name: &str,
+        image: &str,
+        alias: &str,
+        options: &[&str],
+        files: &[(&str, &str)],
+        arguments: &[&str],
+    ) {
+        let label = self.run.label();
+        let mut create = vec!["create", "--name", name, "--hostname", alias, "--label", &label];
+        create.extend(["--network", &self.network, "--network-alias", alias]);
+        create.extend_from_slice(options);
+        create.push(image);
+        create.extend_from_slice(arguments);
+        docker(&create);
+        let folder = Folder::new("docker");
+        for (path, text) in files {
+            let from = folder.write("file", text);
+            docker(&["cp", from.to_str().unwrap(), &format!("{name}:{path}")]);
+        }
+        docker(&["start", name]);
+    }
+
+    pub fn broker(&self, broker: Broker) -> String {
+        format!("{}-{}", self.run.id, broker.alias())
+    }
+
+    fn make_broker(&self, broker: Broker) {
+        let name = self.broker(broker);
+        let (image, file) = match broker {
+            Broker::RabbitMq => {
+                (&self.run.rabbitmq, ("/etc/rabbitmq/conf.d/10-test.conf", RABBITMQ_CONF))
+            }
+            Broker::Kafka => {
+                (&self.run.kafka, ("/mnt/shared/config/server.properties", KAFKA_PROPERTIES))
+            }
+        };
+        // docker cp makes no folders: a volume at the place of the file's folder does.
+        let place = "/mnt/shared/config";
+        let options: &[&str] = if broker == Broker::Kafka { &["-v", place] } else { &[] };
+        self.start(&name, image, broker.alias(), options, &[file], &[]);
+    }
+
+    /// Whether a client gets an answer.
+    pub fn answers(&self, broker: Broker) -> bool {
+        match broker {
+            Broker::RabbitMq => self
+                .client(&["python3", "/amqp.py", "declare", RABBITMQ_URL, "probe", "topic"])
+                .is_ok(),
+            Broker::Kafka => self.client(&["kcat", "-L", "-m", "3", "-b", KAFKA]).is_ok(),
+        }
+    }
+
+    pub fn wait_up(&self, broker: Broker) {
+        wait_until(UP, broker.alias(), || self.answers(broker));
+    }
+
+    /// Undoes whatever an earlier test left behind.
+    fn heal(&self) {
+        for broker in Broker::ALL {
+            let name = self.broker(broker);
+            drop(ask(&["unpause", &name]));
+            drop(ask(&["start", &name]));
+            if inspect(&name, "{{len .NetworkSettings.Networks}}") == "0" {
+                self.connect(broker);
+            }
+        }
+        for broker in Broker::ALL {
+            self.wait_up(broker);
+        }
+    }
+
+    pub fn disconnect(&self, broker: Broker) {
+        docker(&["network", "disconnect", "-f", &self.network, &self.broker(broker)]);
+    }
+
+    pub fn connect(&self, broker: Broker) {
+        docker(&[
+            "network",
+            "connect",
+            "--alias",
+            broker.alias(),
+            &self.network,
+            &self.broker(broker),
+        ]);
+    }
+
+    /// A command in the container of clients.
+    pub fn client(&self, words: &[&str]) -> Result<String, String> {
+        ask(&[&["exec", &self.client], words].concat())
+    }
+
+    /// `fs_cli` in a container of its own.
+    pub fn fs_cli(&self, node: &str, line: &str) -> Command {
+        let run = ["exec", &self.cli, "rustbridge-start", "fs_cli", "-H", node, "-p", "ClueCon"];
+        command(&[&run[..], &["-t", "300000", "-x", line]].concat())
+    }
+
+    /// Reads what is published to an exchange or a topic, in the container of clients. For RabbitMQ a queue of that name keeps
+    /// what comes, from when this is first called; it has one reader at a time.
+    pub fn consume(&self, broker: Broker, place: &str) -> Reader {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let pid = format!("/tmp/reader-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        // The client goes with the reader, not with `docker exec`, whose end it would not notice.
+        let shell = format!("echo $$ >{pid}; exec \"$@\"");
+        let program: &[&str] = match broker {
+            Broker::RabbitMq => &["python3", "/amqp.py"],
+            Broker::Kafka => &["kcat"],
+        };
+        let start = ["exec", "-i", &self.client, "sh", "-c", &shell, "reader"];
+        let command = command(&[&start[..], program].concat());
+        let consumer = match broker {
+            Broker::RabbitMq => Consumer::amqp_by(command, RABBITMQ_URL, place, "#", Some(place)),
+            Broker::Kafka => Consumer::kafka_by(command, KAFKA, place, &[]),
+        };
+        Reader { consumer, client: self.client.clone(), pid }
+    }
+
+    /// What an exchange's queue or a topic has, once `count` different generated events are among it or `limit` has passed;
+    /// a broker may have some of them twice.
+    pub fn read(&self, broker: Broker, place: &str, count: usize, limit: Duration) -> Vec<Message> {
+        let reader = self.consume(broker, place);
+        let end = Instant::now() + limit;
+        loop {
+            let messages = reader.consumer.messages();
+            let different: BTreeSet<(Option<&String>, Option<String>)> = messages
+                .iter()
+                .map(|message| (message.headers.get("boot"), generated_number(message)))
+                .filter(|(_, number)| number.is_some())
+                .collect();
+            if different.len() >= count || Instant::now() >= end {
+                return messages;
+            }
+            std::thread::park_timeout(Duration::from_millis(200));
+        }
+    }
+
+    /// A file out of an image.
+    pub fn file_of(&self, image: &str, path: &str) -> Vec<u8> {
+        let name = self.run.name("look");
+        docker(&["create", "--name", &name, "--label", &self.run.label(), image, "true"]);
+        let folder = Folder::new("look");
+        let file = folder.join("file");
+        docker(&["cp", "-L", &format!("{name}:{path}"), file.to_str().unwrap()]);
+        docker(&["rm", "-f", "-v", &name]);
+        std::fs::read(file).expect("docker cp wrote it")
+    }
+
+    /// What an image of the module found in its FreeSWITCH image: FREESWITCH, `FS_CLI` or CONF.
+    pub fn path_of(&self, image: &str, name: &str) -> String {
+        let paths = self.file_of(image, "/usr/local/lib/rustbridge/paths");
+        let paths = String::from_utf8(paths).expect("paths are text");
+        let found = paths.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        found.unwrap_or_else(|| panic!("no {name} in {paths}")).to_owned()
+    }
+
+    /// `rabbitmqctl` with headings off.
+    pub fn rabbitmqctl(&self, words: &[&str]) -> String {
+        let name = self.broker(Broker::RabbitMq);
+        docker(&[&["exec", &name, "rabbitmqctl", "-q"], words].concat())
+    }
+}
+
+fn generated_number(message: &Message) -> Option<String> {
+    message.json().get("Gen-Seq")?.as_str().map(Into::into)
+}
+
+/// A consumer in the container of clients; both end together.
+#[derive(Debug)]
+pub struct Reader {
+    pub consumer: Consumer,
+    client: String,
+    pid: String,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let kill = format!("kill -9 $(cat {})", self.pid);
+        drop(ask(&["exec", &self.client, "sh", "-c", &kill]));
+    }
+}

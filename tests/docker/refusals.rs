@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT
+//! What does not fit, is missing or is in the way, said in one line with the remedy: while building, not at the first load.
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+use crate::engine::{ask, command, docker};
+use crate::ground::{Ground, ground};
+use crate::support::{Folder, root};
+
+/// Runs one of the scripts.
+fn script(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(root().join("tests/docker").join(name));
+    command.args(arguments).envs(environment.iter().copied());
+    command.output().expect("a script can be started")
+}
+
+/// It fails, and all it complains of is one line with these words in it.
+fn refused(done: &Output, words: &[&str]) {
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(
+        !done.status.success(),
+        "it succeeded: {}{said}",
+        String::from_utf8_lossy(&done.stdout)
+    );
+    assert_eq!(said.trim().lines().count(), 1, "more than a line: {said}");
+    for word in words {
+        assert!(said.contains(word), "no {word:?} in: {said}");
+    }
+    println!("{}", said.trim());
+}
+
+/// An image made of another by changing files; it goes with this.
+struct Crafted(String);
+
+impl Crafted {
+    fn of(ground: &Ground, image: &str, what: &str, files: &[(&str, &[u8])]) -> Self {
+        let (name, tag) =
+            (ground.run.name(what), format!("rustbridge/crafted:{what}-{}", std::process::id()));
+        docker(&["create", "--name", &name, "--label", &ground.run.label(), image, "true"]);
+        let folder = Folder::new("crafted");
+        for (path, bytes) in files {
+            let file = folder.write("file", bytes);
+            docker(&["cp", file.to_str().unwrap(), &format!("{name}:{path}")]);
+        }
+        docker(&["commit", &name, &tag]);
+        docker(&["rm", "-f", "-v", &name]);
+        Self(tag)
+    }
+
+    fn build(&self) -> Output {
+        script("build.sh", &["--only-check"], &[("FREESWITCH_IMAGE", &self.0)])
+    }
+}
+
+impl Drop for Crafted {
+    fn drop(&mut self) {
+        drop(ask(&["rmi", "-f", &self.0]));
+    }
+}
+
+#[test]
+fn an_image_without_freeswitch_is_refused() {
+    let Some(ground) = ground("an_image_without_freeswitch_is_refused") else { return };
+    let done = script("build.sh", &["--only-check"], &[("FREESWITCH_IMAGE", &ground.run.client)]);
+    refused(&done, &["holds no FreeSWITCH", "name an image that has one in FREESWITCH_IMAGE"]);
+    let done =
+        script("build.sh", &["--only-check"], &[("FREESWITCH_IMAGE", "rustbridge/nowhere:0")]);
+    refused(&done, &["no image rustbridge/nowhere:0", "FREESWITCH_IMAGE"]);
+}
+
+#[test]
+fn an_image_of_another_architecture_is_refused() {
+    let Some(ground) = ground("an_image_of_another_architecture_is_refused") else { return };
+    let (image, program) =
+        (ground.run.freeswitch[0].clone(), ground.path_of(&ground.run.module[0], "FREESWITCH"));
+    let mut bytes = ground.file_of(&image, &program);
+    // e_machine of the ELF header: AArch64 is 183.
+    bytes[18..20].copy_from_slice(&183_u16.to_le_bytes());
+    let crafted = Crafted::of(&ground, &image, "machine", &[(&program, &bytes)]);
+    refused(&crafted.build(), &["is for AArch64", "build with --platform"]);
+}
+
+#[test]
+fn an_image_with_an_older_c_library_is_refused() {
+    let Some(ground) = ground("an_image_with_an_older_c_library_is_refused") else { return };
+    let (image, path) = (ground.run.freeswitch[0].clone(), "/usr/lib/x86_64-linux-gnu/libc.so.6");
+    let mut bytes = ground.file_of(&image, path);
+    // No version beyond 2.29: 2.30 and later become 2.00 and later.
+    let newer = b"GLIBC_2.3";
+    for at in 0..bytes.len() - newer.len() {
+        if bytes[at..].starts_with(newer) {
+            bytes[at + newer.len() - 1] = b'0';
+        }
+    }
+    let crafted = Crafted::of(&ground, &image, "libc", &[(path, &bytes)]);
+    refused(&crafted.build(), &["has the C library 2.2", "needs 2.3", "BUILDER_IMAGE"]);
+}
+
+#[test]
+fn an_interface_allowlist_is_pointed_out() {
+    let Some(ground) = ground("an_interface_allowlist_is_pointed_out") else { return };
+    let (image, conf) =
+        (ground.run.freeswitch[0].clone(), ground.path_of(&ground.run.module[0], "CONF"));
+    let file = format!("{conf}/autoload_configs/switch.conf.xml");
+    let list = b"<configuration name=\"switch.conf\"><interface-allowlist><allow name=\"mod_dptools.echo.app\"/></interface-allowlist></configuration>";
+    let crafted = Crafted::of(&ground, &image, "allow", &[(&file, list)]);
+    let done = crafted.build();
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    let line = said.lines().find(|line| line.contains("interface-allowlist"));
+    let line = line.unwrap_or_else(|| panic!("no word of the allowlist: {said}"));
+    assert!(line.contains("mod_rustbridge.rustbridge.api"), "{line}");
+    println!("{line}");
+}
+
+#[test]
+fn a_spool_folder_that_cannot_be_written_is_said_at_the_start() {
+    let Some(ground) = ground("a_spool_folder_that_cannot_be_written_is_said_at_the_start") else {
+        return;
+    };
+    let run = ["run", "--rm", "--label", &ground.run.label(), "--read-only", &ground.run.module[0]];
+    let done = command(&run).output().expect("docker can be started");
+    refused(&done, &["cannot be written by user", "mount a volume there"]);
+}
+
+#[test]
+fn a_missing_token_is_refused() {
+    let Some(ground) = ground("a_missing_token_is_refused") else { return };
+    let base = std::env::var("RUSTBRIDGE_DOCKER_BASE").expect("test.sh says the base");
+    drop(ground);
+    refused(
+        &script("build.sh", &["--vendor"], &[("BASE_IMAGE", &base)]),
+        &["no token", "--secret id=signalwire-token"],
+    );
+}
+
+#[test]
+fn no_network_is_said_with_what_could_not_be_had() {
+    let Some(_ground) = ground("no_network_is_said_with_what_could_not_be_had") else { return };
+    let done =
+        script("build.sh", &["--only-check"], &[("DEBIAN_MIRROR", "http://127.0.0.1:9/debian")]);
+    refused(&done, &["cannot get Debian's packages", "DEBIAN_MIRROR"]);
+}
+
+#[test]
+fn no_engine_is_said_with_how_to_get_one() {
+    let Some(_ground) = ground("no_engine_is_said_with_how_to_get_one") else { return };
+    for name in ["base.sh", "build.sh", "test.sh"] {
+        let done = script(name, &[], &[("DOCKER_HOST", "unix:///nonexistent/docker.sock")]);
+        refused(
+            &done,
+            &["no Docker engine answers at unix:///nonexistent/docker.sock", "start it with"],
+        );
+    }
+}
+
+#[test]
+fn a_port_in_use_is_refused_before_anything_starts() {
+    let Some(_ground) = ground("a_port_in_use_is_refused_before_anything_starts") else { return };
+    let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port can be bound");
+    let port = taken.local_addr().expect("it has an address").port().to_string();
+    let done = script("compose.sh", &["up"], &[("RABBITMQ_PORT", &port)]);
+    refused(&done, &[&format!("port {port} is in use"), "RABBITMQ_PORT"]);
+}

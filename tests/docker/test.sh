@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# Runs the tests of tests/docker against the images that base.sh and build.sh made. Whatever way it ends, nothing of what it
+# started stays: every container, network and volume carries the label of this run and goes by it.
+# test.sh [FILTER…]: only the tests whose names contain one of these. With --or-skip it notes what is missing and succeeds.
+# The functions that a trap runs look unused to it.
+# shellcheck disable=SC2317
+set -euo pipefail
+# shellcheck source=tests/docker/engine.sh
+. "$(dirname "$0")/engine.sh"
+SKIPS=${CARGO_TARGET_DIR:-$TREE/target}/test-skips.txt
+# What was noted of these tests before they ran.
+forget_skips() { [ ! -e "$SKIPS" ] || sed -i '/^tests\/docker: /d' "$SKIPS"; }
+if [ "${1:-}" = --or-skip ]; then
+    shift
+    missing=
+    if ! find_engine; then
+        missing=$(no_engine)
+    elif ! said=$("$HERE/base.sh" 2>&1); then
+        missing=$(tail -n 1 <<<"${said#*: }" | sed 's/^base.sh: //')
+    fi
+    if [ -n "$missing" ]; then
+        line="tests/docker: ${missing%%: *}; to get it: ${missing#*: }, then make docker-test"
+        echo "SKIPPED $line" >&2
+        mkdir -p "${SKIPS%/*}"
+        forget_skips
+        echo "$line" >>"$SKIPS"
+        exit 0
+    fi
+    exec "${MAKE:-make}" -C "$TREE" --no-print-directory docker-test
+fi
+need_builder
+build_options
+read_images
+# shellcheck disable=SC1091
+. "$STATE/modules" 2>/dev/null || die "the module has not been built into an image: make docker-build"
+
+RUN=rustbridge-$$-$(date +%s)
+clean() {
+    trap '' INT TERM HUP
+    local label left=
+    # Volumes may be let go of a moment after their containers.
+    for _ in 1 2 3; do
+        left=
+        # What the tests start, and what Compose starts for them.
+        for label in "label=rustbridge.run=$RUN" "label=com.docker.compose.project=$RUN"; do
+            "$DOCKER" ps -aq --filter "$label" | xargs -r "$DOCKER" rm -f -v >/dev/null 2>&1 || true
+            "$DOCKER" network ls -q --filter "$label" | xargs -r "$DOCKER" network rm >/dev/null 2>&1 || true
+            "$DOCKER" volume ls -q --filter "$label" | xargs -r "$DOCKER" volume rm -f >/dev/null 2>&1 || true
+            left+=$("$DOCKER" ps -aq --filter "$label"; "$DOCKER" network ls -q --filter "$label"; "$DOCKER" volume ls -q --filter "$label")
+        done
+        [ -n "$left" ] || return 0
+    done
+    say "could not remove: $(tr '\n' ' ' <<<"$left")"
+    return 1
+}
+CARGO=
+finish() {
+    local status=$?
+    if [ -n "$CARGO" ]; then
+        kill -KILL -- "-$CARGO" 2>/dev/null || true
+        wait "$CARGO" 2>/dev/null || true
+    fi
+    clean || status=1
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+TEST_IMAGES=()
+for module in $MODULE_IMAGES; do
+    image=rustbridge/test:${module#*:}
+    "${BUILD[@]}" --progress plain "${OPTIONS[@]}" -f "$HERE/Dockerfile.test" --build-arg BUILDER_IMAGE=rustbridge/builder:local --build-arg "MODULE_IMAGE=$module" -t "$image" "$TREE" >"$STATE/test-image.log" 2>&1 ||
+        die "the test image cannot be built from $module: $(grep -E 'error|ERROR' "$STATE/test-image.log" | tail -n 1) (all of it: $STATE/test-image.log)"
+    TEST_IMAGES+=("$image")
+done
+
+forget_skips
+export DOCKER
+export RUSTBRIDGE_DOCKER_RUN=$RUN
+export RUSTBRIDGE_DOCKER_FREESWITCH=$FREESWITCH_IMAGES RUSTBRIDGE_DOCKER_MODULE=$MODULE_IMAGES RUSTBRIDGE_DOCKER_TEST=${TEST_IMAGES[*]}
+export RUSTBRIDGE_DOCKER_RABBITMQ=$RABBITMQ_IMAGE RUSTBRIDGE_DOCKER_KAFKA=$KAFKA_IMAGE RUSTBRIDGE_DOCKER_CLIENT=$CLIENT_IMAGE RUSTBRIDGE_DOCKER_BASE=$BASE_IMAGE
+cd "$TREE"
+# In the background and waited for, since a shell that waits in the foreground acts on a signal only afterwards; and in a
+# process group of its own, so that the tests end with it and start nothing while what they started is removed.
+# The tests share one network and its brokers, so one at a time.
+# shellcheck disable=SC2086
+setsid cargo test --locked ${DOCKER_TEST_FEATURES:-} --test docker -- --test-threads=1 --nocapture "$@" &
+CARGO=$!
+status=0
+wait "$CARGO" || status=$?
+CARGO=
+exit "$status"

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+//! One row at work: a host with the module, a broker, and the account at the end.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::broker::{Broker, Kind, Shared};
+use crate::stream::{Stream, streams};
+use crate::support::host::Host;
+use crate::support::oracle::{self, Verdict};
+use crate::support::switch::{Delivered, Load, Switch};
+use crate::support::{target, wait_until};
+
+/// How long anything may take that is waited for: machines are slow at times.
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
+
+/// The name of the sink.
+pub(crate) const SINK: &str = "out";
+
+/// The small number by default, the large one with `SOAK=1`.
+pub(crate) fn size(small: u64, large: u64) -> u64 {
+    let soak = env::var("SOAK").is_ok_and(|value| !value.is_empty() && value != "0");
+    if soak { large } else { small }
+}
+
+/// A row that runs.
+pub(crate) struct Row<'b> {
+    pub(crate) name: String,
+    pub(crate) broker: MutexGuard<'b, Broker>,
+    /// The exchange and its queue, or the topic: of this row alone.
+    pub(crate) place: String,
+    pub(crate) host: Host,
+    started: Instant,
+}
+
+impl Row<'_> {
+    /// Runs a row, or notes why it cannot be run here.
+    pub(crate) fn run(name: &str, kind: Kind, body: fn(&mut Row<'_>)) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let Some(shared) = Shared::of(name, kind) else { return };
+        let place = format!("faults.{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let broker = shared.lock();
+        let host = Host::new("<configuration name=\"rustbridge.conf\"/>");
+        let name = name.rsplit("::").next().unwrap_or(name).to_owned();
+        let mut row = Row { name, broker, place, host, started: Instant::now() };
+        body(&mut row);
+        row.host.stop();
+    }
+
+    /// Writes a configuration: one sink to the broker by `port`, for numbered events alone, so that the numbers of the
+    /// stream are the generator's. `more` adds to or replaces what is there.
+    pub(crate) fn configure_by(&mut self, port: u16, more: &[(&str, &str)]) {
+        let mut parameters = self.broker.parameters(&self.place, port);
+        parameters.push(("bulk-events".into(), "HEARTBEAT".into()));
+        parameters.push(("reconnect-max-ms".into(), "400".into()));
+        for (name, value) in more {
+            parameters.retain(|(known, _)| known != name);
+            parameters.push(((*name).to_owned(), (*value).to_owned()));
+        }
+        let events = parameters
+            .iter()
+            .position(|(name, _)| name == "events")
+            .map_or_else(|| "CHANNEL_STATE".to_owned(), |at| parameters.remove(at).1);
+        let storage = self.host.folder().join("storage");
+        let mut xml = format!(
+            "<configuration name=\"rustbridge.conf\">\n<settings>\n<param name=\"storage-dir\" value=\"{}\"/>\n\
+             <param name=\"live-calls\" value=\"false\"/>\n</settings>\n<sinks>\n\
+             <sink name=\"{SINK}\" type=\"{}\" events=\"{events}\">\n",
+            storage.display(),
+            self.broker.sink_type(),
+        );
+        for (name, value) in parameters {
+            writeln!(xml, "<param name=\"{name}\" value=\"{value}\"/>").unwrap();
+        }
+        xml.push_str("</sink>\n</sinks>\n</configuration>\n");
+        self.host.configure(&xml);
+        self.host.reload_xml().expect("a sound document is taken");
+    }
+
+    /// The same, straight to the broker; then loads the module.
+    pub(crate) fn load(&mut self, more: &[(&str, &str)]) {
+        self.configure_by(self.broker.port(), more);
+        self.host.load().expect("the module loads");
+    }
+
+    /// Makes the queue, loads, and waits for the connection.
+    pub(crate) fn begin(&mut self, more: &[(&str, &str)]) {
+        self.broker.keep(&self.place, "#");
+        self.load(more);
+        self.wait_sink("the connection", |sink| sink["state"] == "connected");
+        // The first events open topics and connections; faults come afterwards.
+        self.deliver(10);
+        self.wait_all_delivered();
+    }
+
+    /// Generates numbered events on one thread, as fast as they are taken.
+    pub(crate) fn deliver(&mut self, count: u64) -> Delivered {
+        self.host.deliver(&Load { count, ..Load::default() })
+    }
+
+    /// The sink's part of `rustbridge status json`.
+    pub(crate) fn sink(&mut self) -> Value {
+        self.host.json("rustbridge status json")["sinks"][0].clone()
+    }
+
+    /// The sink's Core-UUID.
+    pub(crate) fn boot(&mut self) -> String {
+        let status = self.host.json("rustbridge status json");
+        status["module"]["boot"].as_str().expect("the boot is a text").to_owned()
+    }
+
+    /// Waits until the sink is in a state.
+    pub(crate) fn wait_sink(&mut self, what: &str, mut fits: impl FnMut(&Value) -> bool) -> Value {
+        let mut last = self.sink();
+        let end = Instant::now() + LIMIT;
+        while !fits(&last) {
+            assert!(
+                Instant::now() < end,
+                "waited {LIMIT:?} in vain for {what}: {last:#}\n{}",
+                self.host.log()
+            );
+            std::thread::park_timeout(Duration::from_millis(20));
+            last = self.sink();
+        }
+        last
+    }
+
+    /// Waits until the sink has seen that its broker is gone. A Kafka client that has nothing to send does not look for
+    /// its broker, so there the next events find it out.
+    pub(crate) fn wait_loss(&mut self) {
+        if self.broker.kind() == Kind::RabbitMq {
+            self.wait_sink("the loss to be seen", |sink| sink["state"] != "connected");
+        }
+    }
+
+    /// Waits until nothing waits any more.
+    pub(crate) fn wait_all_delivered(&mut self) -> Value {
+        self.wait_sink("the backlog to drain", |sink| sink["waiting"] == 0)
+    }
+
+    /// Reads what arrived and holds it against what was generated and what the module counted: the sum of all lives of
+    /// the module in this boot is in `dropped`.
+    pub(crate) fn judge(
+        &mut self,
+        sent: &[Delivered],
+        dropped: u64,
+        duplicates_max: usize,
+    ) -> (Verdict, Stream) {
+        let boot = self.boot();
+        let mut streams = streams(self.broker.read(&self.place));
+        let stream = streams.remove(&boot).unwrap_or_default();
+        assert!(streams.is_empty(), "streams that nobody has begun: {:?}", streams.keys());
+        let verdict = oracle::judge(sent, &stream.messages);
+        verdict.assert_sound();
+        stream.assert_told();
+        let lost = u64::try_from(verdict.lost.len()).unwrap();
+        assert_eq!(
+            verdict.generated,
+            verdict.received + usize::try_from(dropped).unwrap(),
+            "generated = received + dropped; lost: {}; {:#}",
+            oracle::ranges(&verdict.lost),
+            self.sink()
+        );
+        assert_eq!(
+            u64::try_from(stream.told.len()).unwrap(),
+            lost,
+            "every loss is told, and nothing else"
+        );
+        assert!(
+            stream.duplicates <= duplicates_max,
+            "{} duplicates, at most {duplicates_max}",
+            stream.duplicates
+        );
+        self.note(&verdict, stream.duplicates);
+        (verdict, stream)
+    }
+
+    /// A line of the table that `make soak` prints.
+    pub(crate) fn note(&self, verdict: &Verdict, duplicates: usize) {
+        let line = format!(
+            "{:<62} {:<9} {:>9} {:>6} {:>6} {:>6} {:>7.1}",
+            self.name.replace('_', " "),
+            format!("{:?}", self.broker.kind()),
+            verdict.generated,
+            verdict.lost.len(),
+            duplicates,
+            verdict.disordered.len(),
+            self.started.elapsed().as_secs_f64()
+        );
+        let file = OpenOptions::new().create(true).append(true).open(target().join("faults.txt"));
+        writeln!(file.expect("the target folder can be written"), "{line}")
+            .expect("a line can be written");
+    }
+}
+
+/// Whether so many wait, all of them on disk but the few that Kafka's client holds to find out when its broker is back.
+pub(crate) fn on_disk(sink: &Value, count: u64) -> bool {
+    let records = sink["spool"]["records"].as_u64().unwrap_or(0);
+    sink["waiting"] == count && records <= count && records + 64 >= count
+}
+
+/// The sum of a sink's drops, whatever the reason.
+pub(crate) fn dropped(sink: &Value) -> u64 {
+    let reasons = sink["dropped"].as_object().expect("drops are listed by reason");
+    reasons.values().filter_map(Value::as_u64).sum()
+}
+
+/// `offered + recovered = filtered + delivered + dropped + dead + waiting`
+pub(crate) fn assert_balanced(sink: &Value) {
+    let count = |name: &str| sink[name].as_u64().unwrap_or_else(|| panic!("no {name} in {sink:#}"));
+    assert_eq!(
+        count("offered") + count("recovered"),
+        count("filtered") + count("delivered") + dropped(sink) + count("dead") + count("waiting"),
+        "{sink:#}"
+    );
+}
+
+/// Waits for a condition outside the sink.
+pub(crate) fn wait(what: &str, condition: impl FnMut() -> bool) {
+    wait_until(LIMIT, what, condition);
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+//! RabbitMQ or Kafka, as far as a row does not care which.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::support::clients::{self, Message};
+use crate::support::kafka::Kafka;
+use crate::support::rabbitmq::RabbitMq;
+use crate::support::skips::{self, Missing};
+
+/// Which of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    RabbitMq,
+    Kafka,
+}
+
+impl Kind {
+    pub(crate) fn named(name: &str) -> Self {
+        if name == "kafka" { Self::Kafka } else { Self::RabbitMq }
+    }
+
+    /// What a sink of this kind has in flight at most, here: the bound on what one incident may deliver twice.
+    pub(crate) fn window(self) -> usize {
+        match self {
+            Self::RabbitMq => 1024,
+            // The client library numbers what it sends, and the broker throws a repetition away.
+            Self::Kafka => 0,
+        }
+    }
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub(crate) enum Broker {
+    RabbitMq(RabbitMq),
+    Kafka(Kafka),
+}
+
+/// A broker that rows take in turns; it ends with the last of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared(Arc<Mutex<Broker>>);
+
+type Place = Mutex<Weak<Mutex<Broker>>>;
+
+impl Shared {
+    /// The node, which is started for the first row that wants it; None when the machine lacks it.
+    pub(crate) fn of(row: &str, kind: Kind) -> Option<Self> {
+        static RABBITMQ: Place = Mutex::new(Weak::new());
+        static KAFKA: Place = Mutex::new(Weak::new());
+        let place = if kind == Kind::Kafka { &KAFKA } else { &RABBITMQ };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = place.upgrade() {
+            return Some(Self(running));
+        }
+        let started = Arc::new(Mutex::new(skips::unless(row, Broker::start(kind))?));
+        *place = Arc::downgrade(&started);
+        Some(Self(started))
+    }
+
+    /// The node for this row alone, up and running whatever an earlier row left behind.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Broker> {
+        match self.0.lock() {
+            Ok(broker) => broker,
+            Err(poisoned) => {
+                self.0.clear_poison();
+                let mut broker = poisoned.into_inner();
+                *broker = Broker::start(broker.kind()).expect("it could be started before");
+                broker
+            }
+        }
+    }
+}
+
+impl Broker {
+    fn start(kind: Kind) -> Result<Self, Missing> {
+        match kind {
+            Kind::RabbitMq => clients::pika().and_then(|()| RabbitMq::start()).map(Self::RabbitMq),
+            Kind::Kafka => Kafka::start().map(Self::Kafka),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::RabbitMq(_) => Kind::RabbitMq,
+            Self::Kafka(_) => Kind::Kafka,
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        match self {
+            Self::RabbitMq(node) => node.port(),
+            Self::Kafka(node) => node.port(),
+        }
+    }
+
+    /// The node, in a row that is for RabbitMQ alone.
+    pub(crate) fn rabbitmq(&self) -> &RabbitMq {
+        let Self::RabbitMq(node) = self else { panic!("the row is for RabbitMQ") };
+        node
+    }
+
+    /// The node, in a row that is for Kafka alone.
+    pub(crate) fn kafka(&self) -> &Kafka {
+        let Self::Kafka(node) = self else { panic!("the row is for Kafka") };
+        node
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        match self {
+            Self::RabbitMq(node) => node.kill(),
+            Self::Kafka(node) => node.kill(),
+        }
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        match self {
+            Self::RabbitMq(node) => node.start_again(),
+            Self::Kafka(node) => node.start_again(),
+        }
+    }
+
+    pub(crate) fn pause(&mut self) {
+        match self {
+            Self::RabbitMq(node) => node.pause(),
+            Self::Kafka(node) => node.pause(),
+        }
+    }
+
+    pub(crate) fn resume(&mut self) {
+        match self {
+            Self::RabbitMq(node) => node.resume(),
+            Self::Kafka(node) => node.resume(),
+        }
+    }
+
+    /// Makes what keeps everything that is sent to `place` until it is read: a durable queue. A topic makes itself.
+    pub(crate) fn keep(&self, place: &str, key: &str) {
+        if let Self::RabbitMq(node) = self {
+            clients::amqp_bind(&node.url(), place, key, place);
+        }
+    }
+
+    /// Everything that is there now, in order: taken out of the queue, or read from the topic's beginning.
+    pub(crate) fn read(&self, place: &str) -> Vec<Message> {
+        match self {
+            Self::RabbitMq(node) => clients::amqp_drain(&node.url(), place),
+            Self::Kafka(node) => clients::kafka_read(&node.bootstrap(), place),
+        }
+    }
+
+    /// The parameters of a sink that lead to `place` here, by way of `port`.
+    pub(crate) fn parameters(&self, place: &str, port: u16) -> Vec<(String, String)> {
+        let pairs = match self {
+            Self::RabbitMq(_) => vec![
+                ("url", format!("amqp://guest:guest@127.0.0.1:{port}/%2f")),
+                ("exchange", place.to_owned()),
+                ("confirm-window", "1024".to_owned()),
+            ],
+            Self::Kafka(_) => vec![
+                ("bootstrap-servers", format!("127.0.0.1:{port}")),
+                ("topic", place.to_owned()),
+            ],
+        };
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    pub(crate) fn sink_type(&self) -> &'static str {
+        match self {
+            Self::RabbitMq(_) => "amqp",
+            Self::Kafka(_) => "kafka",
+        }
+    }
+}

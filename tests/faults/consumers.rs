@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+//! The reference consumers of `examples/`, on streams that faults went through.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::bench::Row;
+use crate::broker::Broker;
+use crate::support::clients;
+use crate::support::root;
+
+fn example(name: &str) -> PathBuf {
+    root().join("examples").join(name)
+}
+
+/// The queue that the reference consumer reads; the oracle empties its own.
+fn queue(place: &str) -> String {
+    format!("{place}.reference")
+}
+
+/// Makes that queue.
+pub(crate) fn prepare(row: &Row<'_>) {
+    if let Broker::RabbitMq(node) = &*row.broker {
+        clients::amqp_bind(&node.url(), &row.place, "#", &queue(&row.place));
+    }
+}
+
+/// Runs the reference consumer over everything that is there. It must have used each event once, and know what is missing.
+pub(crate) fn check(row: &Row<'_>, events: usize, told_missing: u64) {
+    let mut command = Command::new("/usr/bin/python3");
+    // Nothing is left in the sources' folder.
+    command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null());
+    let mut reader = None;
+    match &*row.broker {
+        Broker::RabbitMq(node) => {
+            let queue = queue(&row.place);
+            command.arg(example("consumer_amqp.py")).args([&node.url(), &queue, "--until-empty"]);
+        }
+        Broker::Kafka(node) => {
+            let mut kcat = Command::new("kcat");
+            kcat.args(["-C", "-q", "-J", "-e", "-o", "beginning", "-b", &node.bootstrap()]);
+            let kcat = kcat.args(["-t", &row.place]).stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut kcat = kcat.spawn().expect("kcat can be started");
+            let records = kcat.stdout.take().expect("stdout is piped");
+            command.arg(example("consumer_kafka.py")).stdin(records);
+            reader = Some(kcat);
+        }
+    }
+    let done = command.output().expect("a consumer can be started");
+    // It ends with what there is to read, or when nobody reads on.
+    drop(command);
+    if let Some(mut reader) = reader {
+        reader.wait().expect("kcat ends");
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    let summary = said.lines().last().unwrap_or_default();
+    let summary: Value =
+        serde_json::from_str(summary).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!(summary["events"], events, "{summary}");
+    assert_eq!(summary["told_missing"], told_missing, "{summary}");
+    assert_eq!(summary["untold_holes"], Value::Array(Vec::new()), "{summary}");
+    assert_eq!(String::from_utf8_lossy(&done.stdout).lines().count(), events);
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+//! What the broker rejects for itself: it never blocks what is behind it, is kept, told as missing, and can be sent again.
+
+use crate::bench::{Row, SINK, assert_balanced, dropped, size};
+use crate::outage::first_ten;
+use crate::stream::streams;
+use crate::support::clients;
+use crate::support::oracle;
+use crate::support::switch::{Event, Switch};
+
+/// Events that no queue takes: list, show, purge one, bind a queue, send the others again.
+pub(crate) fn unroutable(row: &mut Row<'_>) {
+    let url = row.broker.rabbitmq().url();
+    let bind = |place: &str, key: &str| clients::amqp_bind(&url, place, key, place);
+    bind(&row.place, "event.*.CHANNEL_STATE.#");
+    bind(&row.place, "event.*.CUSTOM.#");
+    row.load(&[("mandatory", "true"), ("events", "CHANNEL_STATE DTMF")]);
+    row.wait_sink("the connection", |sink| sink["state"] == "connected");
+    let before = row.deliver(10);
+    for digit in 0..5 {
+        row.host.fire(
+            &Event::new("DTMF").header("DTMF-Digit", digit.to_string()).header("Unique-ID", "a"),
+        );
+    }
+    row.host.flush();
+    let behind = row.deliver(10);
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    assert_eq!((sink["dead"].as_u64(), dropped(&sink)), (Some(5), 0), "{sink:#}");
+    row.wait_sink("the gap records", |sink| sink["gaps"] == 5 && sink["in_flight"] == 0);
+    let boot = row.boot();
+    let stream =
+        streams(row.broker.read(&row.place)).remove(&boot).expect("the stream of this boot");
+    oracle::judge(&[before, behind], &stream.messages).assert_exact();
+    stream.assert_told();
+    assert_eq!(stream.told.iter().copied().collect::<Vec<u64>>(), [11, 12, 13, 14, 15]);
+    assert_eq!(stream.reasons.get("dead-letter"), Some(&5), "{:?}", stream.reasons);
+
+    let list = row.host.json(&format!("rustbridge dlq list {SINK} json"));
+    assert_eq!(list["letters"], 5, "{list:#}");
+    let first = &list["list"][0];
+    assert_eq!(
+        (first["event"].as_str(), first["seq"].as_u64()),
+        (Some("DTMF"), Some(11)),
+        "{list:#}"
+    );
+    let number = first["id"].as_u64().expect("a letter has a number");
+    let shown = row.host.json(&format!("rustbridge dlq show {SINK} {number} json"));
+    assert_eq!(shown["body"]["DTMF-Digit"], "0", "{shown:#}");
+    let purged = row.host.json(&format!("rustbridge dlq purge {SINK} {number} json"));
+    assert_eq!(purged["purged"], 1);
+    bind(&row.place, "event.*.DTMF.#");
+    let retried = row.host.json(&format!("rustbridge dlq retry {SINK} all json"));
+    assert_eq!(retried["retried"], 4);
+    row.wait_sink("the second delivery", |sink| sink["recovered"] == 4);
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    let list = row.host.json(&format!("rustbridge dlq list {SINK} json"));
+    assert_eq!(list["letters"], 0, "{list:#}");
+    let again = row.broker.read(&row.place);
+    let digits: Vec<_> =
+        again.iter().map(|message| (message.number("seq"), message.json())).collect();
+    assert_eq!(digits.len(), 4);
+    for (place, (seq, event)) in digits.into_iter().enumerate() {
+        assert_eq!(seq, Some(12 + u64::try_from(place).unwrap()), "with its first number");
+        assert_eq!(event["DTMF-Digit"], (place + 1).to_string());
+    }
+    let verdict = oracle::Verdict { generated: 25, lost: vec![11], ..oracle::Verdict::default() };
+    row.note(&verdict, 0);
+}
+
+/// Kafka: one record is larger than its topic allows.
+pub(crate) fn too_large(row: &mut Row<'_>) {
+    row.broker.kafka().create_topic(&row.place, 1, &[("max.message.bytes", "20000")]);
+    row.load(&[("events", "CHANNEL_STATE DTMF"), ("compression", "none")]);
+    row.wait_sink("the connection", |sink| sink["state"] == "connected");
+    let before = row.deliver(10);
+    row.wait_all_delivered();
+    row.host.fire(&Event::new("DTMF").header("Long", "x".repeat(30_000)));
+    row.host.flush();
+    row.wait_sink("the dead letter", |sink| sink["dead"] == 1);
+    let behind = row.deliver(10);
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    assert_eq!((sink["dead"].as_u64(), dropped(&sink)), (Some(1), 0), "{sink:#}");
+    row.wait_sink("the gap record", |sink| sink["gaps"] == 1 && sink["in_flight"] == 0);
+    let boot = row.boot();
+    let stream =
+        streams(row.broker.read(&row.place)).remove(&boot).expect("the stream of this boot");
+    let verdict = oracle::judge(&[before, behind], &stream.messages);
+    verdict.assert_exact();
+    stream.assert_told();
+    assert_eq!(stream.told.iter().copied().collect::<Vec<u64>>(), [11]);
+    let list = row.host.json(&format!("rustbridge dlq list {SINK} json"));
+    assert_eq!(
+        (list["letters"].as_u64(), list["list"][0]["seq"].as_u64()),
+        (Some(1), Some(11)),
+        "{list:#}"
+    );
+    let purged = row.host.json(&format!("rustbridge dlq purge {SINK} all json"));
+    assert_eq!(purged["purged"], 1);
+    row.note(&verdict, 0);
+}
+
+/// F8. The exchange is deleted under the module, and with it its bindings. The module makes it anew; what it sends before
+/// the queue is bound again is returned, and sent again on request.
+pub(crate) fn exchange_deleted(row: &mut Row<'_>) {
+    row.begin(&[("mandatory", "true")]);
+    let url = row.broker.rabbitmq().url();
+    let before = row.deliver(size(500, 25_000));
+    clients::amqp_delete(&url, &row.place);
+    let behind = row.deliver(size(500, 25_000));
+    row.wait_sink("the broker's refusal", |sink| {
+        sink["reconnects"].as_u64().is_some_and(|n| n > 0)
+    });
+    row.broker.keep(&row.place, "#");
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    assert_eq!(dropped(&sink), 0, "{sink:#}");
+    // Letters of what came while nothing was bound, sent again now.
+    row.host.json(&format!("rustbridge dlq retry {SINK} all json"));
+    row.wait_sink("the second delivery", |sink| sink["recovered"] == sink["dead"]);
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    let boot = row.boot();
+    let stream =
+        streams(row.broker.read(&row.place)).remove(&boot).expect("the stream of this boot");
+    let verdict = oracle::judge(&[first_ten(), before, behind], &stream.messages);
+    // What is sent again comes late: that is the one thing that dead letters cost.
+    assert_eq!(
+        (verdict.lost.as_slice(), verdict.damaged.as_slice(), verdict.unknown.as_slice()),
+        (&[][..], &[][..], &[][..])
+    );
+    assert!(stream.duplicates <= 1024, "{} duplicates", stream.duplicates);
+    row.note(&verdict, stream.duplicates);
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+//! The broker goes: by `kill -9`, for a long time, without a word, or because it asks for a pause.
+
+use std::collections::BTreeSet;
+
+use crate::bench::{Row, assert_balanced, dropped, on_disk, size};
+use crate::broker::Kind;
+use crate::consumers;
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::switch::{Delivered, Load, Switch};
+
+/// F1. Events flow all the time, and the broker dies while they do.
+pub(crate) fn killed_again_and_again(row: &mut Row<'_>) {
+    let kills = size(3, 10);
+    let rate = u32::try_from(size(250, 2000)).unwrap();
+    consumers::prepare(row);
+    row.begin(&[]);
+    let load = Load { count: size(100_000, 3_000_000), rate, ..Load::default() };
+    let flow = row.host.generate_later(&load.line());
+    for _ in 0..kills {
+        let before = row.sink()["delivered"].as_u64().unwrap();
+        row.wait_sink("events to flow", |sink| {
+            sink["delivered"].as_u64().is_some_and(|now| now > before + 300)
+        });
+        row.broker.kill();
+        row.wait_sink("the spool to be used", |sink| {
+            sink["spool"]["records"].as_u64().is_some_and(|n| n > 50)
+        });
+        row.broker.start_again();
+    }
+    row.wait_sink("the connection", |sink| sink["state"] == "connected");
+    row.host.command("stop");
+    let sent = [first_ten(), Delivered::parse(&flow.finish())];
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    let window = row.broker.kind().window();
+    let (verdict, _) = row.judge(&sent, 0, window * usize::try_from(kills).unwrap());
+    consumers::check(row, verdict.generated, 0);
+}
+
+/// What [`Row::begin`] has sent.
+pub(crate) fn first_ten() -> Delivered {
+    Delivered { count: 10, first: 1, last: 10, ..Delivered::default() }
+}
+
+/// F2. The broker is away for long; everything waits on disk, and new events come in behind it in order.
+pub(crate) fn away_with_spool(row: &mut Row<'_>) {
+    // Room for all of them: a publisher that the machine keeps waiting is not what is tried here.
+    row.begin(&[("queue-capacity", "8192")]);
+    row.broker.kill();
+    row.wait_loss();
+    let rate = u32::try_from(size(4000, 5000)).unwrap();
+    let outage = row.host.deliver(&Load { count: size(4000, 200_000), rate, ..Load::default() });
+    let sink = row.wait_sink("everything to be on disk", |sink| on_disk(sink, outage.count));
+    assert_eq!(dropped(&sink), 0, "{sink:#}");
+    assert!(sink["spool"]["durable_seq"].as_u64().is_some(), "{sink:#}");
+    row.broker.start_again();
+    let behind = row.deliver(size(1000, 20_000));
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    let window = row.broker.kind().window();
+    row.judge(&[first_ten(), outage, behind], 0, window);
+}
+
+/// F3. No disk, a small queue, and more events than it holds: what is dropped is counted, and told number by number.
+pub(crate) fn away_without_spool(row: &mut Row<'_>) {
+    consumers::prepare(row);
+    row.begin(&[("spool-mode", "off"), ("queue-capacity", "1000")]);
+    row.broker.kill();
+    row.wait_loss();
+    let lines = row.host.log().lines().count();
+    let flood = row.deliver(size(5000, 500_000));
+    let said = row.host.log().lines().count() - lines;
+    assert!(said < 20, "{said} lines in the log about {} drops", flood.count);
+    row.broker.start_again();
+    row.wait_sink("the connection", |sink| sink["state"] == "connected");
+    row.wait_all_delivered();
+    let behind = row.deliver(200);
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    let lost = dropped(&sink);
+    assert_eq!(sink["dropped"]["queue-full"], lost, "{sink:#}");
+    assert!(lost > flood.count / 2 && lost < flood.count, "{sink:#}");
+    // The drops came behind what was sent last, so the gap may still be on its way.
+    row.wait_sink("the gap record", |sink| sink["gaps"].as_u64().is_some_and(|gaps| gaps > 0));
+    let window = row.broker.kind().window();
+    let (verdict, stream) = row.judge(&[first_ten(), flood, behind], lost, window);
+    // One thread has generated everything there is, so the number in the stream is the event's own.
+    assert_eq!(stream.told, verdict.lost.iter().copied().collect::<BTreeSet<u64>>());
+    assert_eq!(stream.reasons.get("queue-full"), Some(&lost), "{:?}", stream.reasons);
+    consumers::check(row, verdict.received, lost);
+}
+
+/// F4. Everything is swallowed: no answer, no end. Found by the heartbeat, and nothing is lost.
+///
+/// A Kafka client goes to the address that the broker names, so there the broker itself falls silent.
+pub(crate) fn silent(row: &mut Row<'_>) {
+    let count = size(2000, 60_000);
+    let (sent, incidents) = match row.broker.kind() {
+        Kind::RabbitMq => {
+            let proxy = Proxy::to(row.broker.port());
+            row.broker.keep(&row.place, "#");
+            row.configure_by(
+                proxy.port(),
+                &[("heartbeat-ms", "1000"), ("confirm-timeout-ms", "60000")],
+            );
+            row.host.load().expect("the module loads");
+            row.wait_sink("the connection", |sink| sink["state"] == "connected");
+            let before = row.deliver(500);
+            row.wait_all_delivered();
+            proxy.set(Mode::Blackhole);
+            let within = row.deliver(count);
+            row.wait_sink("the heartbeat to miss", |sink| sink["state"] != "connected");
+            proxy.set(Mode::Pass);
+            let sink = row.wait_all_delivered();
+            assert!(sink["reconnects"].as_u64().is_some_and(|n| n > 0), "{sink:#}");
+            (vec![before, within], 2)
+        }
+        Kind::Kafka => {
+            row.begin(&[]);
+            row.broker.pause();
+            let within = row.deliver(count);
+            let waiting = row.sink()["waiting"].as_u64().unwrap();
+            assert_eq!(waiting, within.count, "nothing is acknowledged");
+            row.broker.resume();
+            row.wait_all_delivered();
+            (vec![first_ten(), within], 0)
+        }
+    };
+    let sink = row.sink();
+    assert_balanced(&sink);
+    row.judge(&sent, 0, 1024 * incidents);
+}
+
+/// F7. A memory alarm: the broker asks for a pause, and events wait on disk until it is over.
+pub(crate) fn alarm(row: &mut Row<'_>) {
+    row.begin(&[("queue-capacity", "4096")]);
+    row.broker.rabbitmq().set_memory_alarm(true);
+    // The broker says so to the connection that publishes next.
+    let first = row.deliver(10);
+    row.wait_sink("the request for a pause", |sink| sink["state"] == "blocked");
+    let rate = u32::try_from(size(4000, 2000)).unwrap();
+    let within = row.host.deliver(&Load { count: size(8000, 120_000), rate, ..Load::default() });
+    let sink = row.sink();
+    assert_eq!((sink["state"].as_str(), dropped(&sink)), (Some("blocked"), 0), "{sink:#}");
+    row.broker.rabbitmq().set_memory_alarm(false);
+    let sink = row.wait_all_delivered();
+    assert!(sink["blocked_ms"].as_u64().is_some_and(|ms| ms > 0), "{sink:#}");
+    assert_balanced(&sink);
+    row.judge(&[first_ten(), first, within], 0, 0);
+}

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: MIT
+#
+# The fault matrix at its large size. `make soak ROWS=f01` runs the rows whose names contain that.
+
+ROWS ?=
+
+.PHONY: soak
+
+soak: setup build host ## The fault matrix at its large size, and its table: hours
+	@rm -f $(TARGET)/faults.txt
+	@SOAK=1 RUSTBRIDGE_MODULE=$(MODULE) $(CARGO) test $(LOCKED) --release --test faults -- --nocapture $(ROWS); \
+	status=$$?; \
+	printf '\n%-62s %-9s %9s %6s %6s %6s %7s\n' fault broker events lost twice order seconds; \
+	cat $(TARGET)/faults.txt 2>/dev/null; \
+	exit $$status

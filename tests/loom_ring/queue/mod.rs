@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+//! The sources of the queue, over loom's atomics.
+
+// The counters of an account are only ever added to and have no part in the protocol, so they are
+// the real ones: loom need not try their orders.
+#[path = "../../../src/queue/account.rs"]
+mod account;
+#[path = "../../../src/queue/pool.rs"]
+mod pool;
+#[path = "../../../src/queue/ring.rs"]
+mod ring;
+mod sync;
+
+pub(crate) use account::{Account, DropReason};
+pub(crate) use pool::Pool;
+pub(crate) use ring::{Admission, Limits, Ring};

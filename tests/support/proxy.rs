@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT
+//! A TCP proxy between a client and a broker that fails the way networks fail, switched while it runs.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// What the proxy does with connections and bytes. A change counts for open connections too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Pass,
+    /// Takes connections and bytes and lets nothing through: no answer, no end. Bytes held are sent when it ends.
+    Blackhole,
+    /// Ends every new connection at once, and those that are open.
+    Refuse,
+    /// The same by RST.
+    Reset,
+    /// Each piece of data waits this long.
+    Delay(Duration),
+    /// At most so many bytes a second in each direction of each connection.
+    Throttle(u64),
+    /// Flips one bit of the n-th byte that the client sends from now on, once; then passes.
+    CorruptToServer(u64),
+    /// The same for the server's bytes.
+    CorruptToClient(u64),
+}
+
+#[derive(Debug)]
+struct Shared {
+    mode: Mutex<Mode>,
+    changed: Condvar,
+    stopping: AtomicBool,
+    /// Bytes until the corruption; `u64::MAX` is never.
+    corrupt: [AtomicU64; 2],
+    connections: AtomicU64,
+    open: Mutex<Vec<TcpStream>>,
+    upstream: Mutex<(String, u16)>,
+}
+
+/// A listening proxy; it ends with this value.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    port: u16,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+const POLL: Duration = Duration::from_millis(20);
+
+impl Proxy {
+    /// Listens on a free port of 127.0.0.1 for what goes to `port`.
+    pub fn to(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port can be bound");
+        listener.set_nonblocking(true).expect("a socket can be made non-blocking");
+        let own = listener.local_addr().expect("a bound socket has an address").port();
+        let shared = Arc::new(Shared {
+            mode: Mutex::new(Mode::Pass),
+            changed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            corrupt: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
+            connections: AtomicU64::new(0),
+            open: Mutex::new(Vec::new()),
+            upstream: Mutex::new(("127.0.0.1".into(), port)),
+        });
+        let with = Arc::clone(&shared);
+        let acceptor = Builder::new().name("proxy".into()).spawn(move || accept(&listener, &with));
+        Self { shared, port: own, acceptor: Some(acceptor.expect("a thread can be started")) }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Connections taken so far.
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Where new connections go from now on.
+    pub fn redirect(&self, port: u16) {
+        *self.shared.upstream.lock().unwrap() = ("127.0.0.1".into(), port);
+    }
+
+    pub fn set(&self, mode: Mode) {
+        match mode {
+            Mode::CorruptToServer(n) => self.shared.corrupt[0].store(n, Ordering::SeqCst),
+            Mode::CorruptToClient(n) => self.shared.corrupt[1].store(n, Ordering::SeqCst),
+            _ => {}
+        }
+        *self.shared.mode.lock().unwrap() = mode;
+        self.shared.changed.notify_all();
+        if matches!(mode, Mode::Refuse | Mode::Reset) {
+            self.drop_connections(mode == Mode::Reset);
+        }
+    }
+
+    /// Ends what is open, by FIN or by RST.
+    pub fn drop_connections(&self, reset: bool) {
+        for stream in self.shared.open.lock().unwrap().drain(..) {
+            if reset {
+                reset_on_close(&stream);
+            }
+            drop(stream.shutdown(if reset { Shutdown::Read } else { Shutdown::Both }));
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.changed.notify_all();
+        self.drop_connections(false);
+        if let Some(acceptor) = self.acceptor.take() {
+            drop(acceptor.join());
+        }
+    }
+}
+
+/// A close with `SO_LINGER` at zero sends RST.
+fn reset_on_close(stream: &TcpStream) {
+    rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).ok();
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let mut pumps: Vec<JoinHandle<()>> = Vec::new();
+    while !shared.stopping.load(Ordering::SeqCst) {
+        match listener.accept() {
+            Ok((client, _)) => {
+                shared.connections.fetch_add(1, Ordering::SeqCst);
+                let mode = *shared.mode.lock().unwrap();
+                if matches!(mode, Mode::Refuse | Mode::Reset) {
+                    reset_on_close(&client);
+                    continue;
+                }
+                pumps.extend(connect(&client, shared));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::park_timeout(POLL),
+            Err(_) => break,
+        }
+        pumps.retain(|pump| !pump.is_finished());
+    }
+    for pump in pumps {
+        drop(pump.join());
+    }
+}
+
+fn connect(client: &TcpStream, shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
+    let upstream = shared.upstream.lock().unwrap().clone();
+    let Ok(server) = TcpStream::connect(upstream) else { return Vec::new() };
+    let ends = [(client, &server), (&server, client)];
+    let mut pumps = Vec::new();
+    for (direction, (from, to)) in ends.into_iter().enumerate() {
+        let (Ok(from), Ok(to), Ok(kept)) = (from.try_clone(), to.try_clone(), from.try_clone())
+        else {
+            continue;
+        };
+        shared.open.lock().unwrap().push(kept);
+        let shared = Arc::clone(shared);
+        let run = move || pump(from, to, direction, &shared);
+        pumps.extend(Builder::new().name("proxy-pump".into()).spawn(run));
+    }
+    pumps
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, direction: usize, shared: &Shared) {
+    drop(from.set_nonblocking(false));
+    drop(from.set_read_timeout(Some(POLL)));
+    drop(to.set_nodelay(true));
+    let mut buffer = [0; 16 * 1024];
+    while !shared.stopping.load(Ordering::SeqCst) {
+        let size = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(size) => size,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                continue;
+            }
+            Err(_) => break,
+        };
+        let piece = &mut buffer[..size];
+        let counter = &shared.corrupt[direction];
+        let left = counter.load(Ordering::SeqCst);
+        let length = u64::try_from(piece.len()).expect("a length fits");
+        if left < length {
+            piece[usize::try_from(left).expect("it is within the piece")] ^= 0x10;
+            counter.store(u64::MAX, Ordering::SeqCst);
+        } else if left != u64::MAX {
+            counter.store(left - length, Ordering::SeqCst);
+        }
+        if !hold(shared, length) || to.write_all(piece).is_err() {
+            break;
+        }
+    }
+    drop(to.shutdown(Shutdown::Write));
+}
+
+/// Waits as the mode wants it; false when the proxy or the connection is to end.
+fn hold(shared: &Shared, length: u64) -> bool {
+    let mut mode = shared.mode.lock().unwrap();
+    let started = Instant::now();
+    loop {
+        if shared.stopping.load(Ordering::SeqCst) || matches!(*mode, Mode::Refuse | Mode::Reset) {
+            return false;
+        }
+        let until = match *mode {
+            Mode::Blackhole => Duration::MAX,
+            Mode::Delay(time) => time,
+            Mode::Throttle(rate) => {
+                Duration::from_millis(length.saturating_mul(1000) / rate.max(1))
+            }
+            _ => Duration::ZERO,
+        };
+        let Some(left) = until.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) else {
+            return true;
+        };
+        mode = shared.changed.wait_timeout(mode, left.min(Duration::from_secs(1))).unwrap().0;
+    }
+}
