@@ -103,7 +103,8 @@ fn allocations_and_system_calls_of_a_handler_are_counted() {
     assert_eq!(host.system_calls(1000).0, 1000);
     host.api("probe be changing");
     let changed = host.deliver(&Load { count: 10, check: true, ..Load::default() });
-    assert!((changed.number("mutated") - 10.0).abs() < f64::EPSILON);
+    // At least: the core's own event about the command above may still be on its way to the handler.
+    assert!(changed.number("mutated") >= 10.0, "{changed:?}");
 }
 
 #[test]

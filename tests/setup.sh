@@ -31,7 +31,8 @@ ip|iproute2|test|faults in the network
 
 found() {
     case $1 in
-    @libclang) compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null || [ -n "${LIBCLANG_PATH:-}" ] ;;
+    # Not libclang-cpp.so, which LLVM itself brings: bindgen wants the C interface.
+    @libclang) compgen -G '/usr/lib/llvm-*/lib/libclang[.-][.s0-9]*' >/dev/null || compgen -G '/usr/lib/*/libclang[.-][.s0-9]*so*' >/dev/null || [ -n "${LIBCLANG_PATH:-}" ] ;;
     @openssl) have pkg-config && pkg-config --exists openssl ;;
     @zlib) have pkg-config && pkg-config --exists zlib ;;
     @rabbitmq) [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || have rabbitmq-server ;;

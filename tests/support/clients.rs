@@ -340,8 +340,8 @@ fn feed(command: &mut Command, lines: &[&str]) {
     assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// Every line of every file that a file sink wrote below a folder, as messages; files in the order of their names, those
-/// with `.gz` unpacked.
+/// Every whole line of every file that a file sink wrote below a folder, as messages; files in the order of their names,
+/// those with `.gz` unpacked. A line whose end is not there yet is being written, so that a later look finds it.
 pub fn read_ndjson(folder: &Path) -> Vec<Message> {
     let mut files = Vec::new();
     collect_files(folder, &mut files);
@@ -357,7 +357,8 @@ pub fn read_ndjson(folder: &Path) -> Vec<Message> {
         } else {
             bytes
         };
-        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        for line in bytes[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
             let place = file.display().to_string();
             messages.push(Message { place, body: line.into(), ..Message::default() });
         }
