@@ -19,7 +19,8 @@ use mod_rustbridge::{
     event::{Class, names::EVENTS},
 };
 
-const KNOWN: Known<'static> = Known { events: EVENTS, amqp: true, kafka: true };
+const KNOWN: Known<'static> =
+    Known { events: EVENTS, amqp: true, kafka: true, kafka_problems: |_| Vec::new() };
 
 const PATH: &str = r#"<param name="path" value="/tmp/events.ndjson"/>"#;
 const URL: &str = r#"<param name="url" value="amqp://h"/>"#;

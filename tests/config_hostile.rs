@@ -15,7 +15,8 @@ use mod_rustbridge::{
 };
 use proptest::prelude::*;
 
-const KNOWN: Known<'static> = Known { events: EVENTS, amqp: true, kafka: true };
+const KNOWN: Known<'static> =
+    Known { events: EVENTS, amqp: true, kafka: true, kafka_problems: |_| Vec::new() };
 
 /// Returns what is wrong with a file sink that has `params`, as XML, besides its path.
 fn lines(params: &str) -> Vec<String> {

@@ -17,8 +17,12 @@ use mod_rustbridge::config::{
     reference::{self, Entry, GROUPS, Group, help, markdown},
 };
 
-const KNOWN: Known<'static> =
-    Known { events: mod_rustbridge::event::names::EVENTS, amqp: true, kafka: true };
+const KNOWN: Known<'static> = Known {
+    events: mod_rustbridge::event::names::EVENTS,
+    amqp: true,
+    kafka: true,
+    kafka_problems: |_| Vec::new(),
+};
 
 fn all() -> impl Iterator<Item = (&'static Group, &'static dyn Entry)> {
     GROUPS.iter().flat_map(|group| group.entries().map(move |entry| (group, entry)))

@@ -57,6 +57,10 @@ pub trait Kind: Sync {
     fn default_text(&self) -> Option<String>;
     /// Says what is expected, to follow "expected".
     fn expected(&self) -> String;
+    /// Returns every text that could have been meant, where there are only a few.
+    fn words(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
     /// Returns what a number counts.
     fn unit(&self) -> Option<Unit> {
         None
@@ -195,8 +199,12 @@ impl<C: Choice + Sync> Kind for Word<C> {
         Some(self.0.word().to_owned())
     }
 
+    fn words(&self) -> Vec<&'static str> {
+        C::WORDS.iter().map(|(word, _)| *word).collect()
+    }
+
     fn expected(&self) -> String {
-        let words: Vec<_> = C::WORDS.iter().map(|(word, _)| *word).collect();
+        let words = self.words();
         match words.split_last() {
             Some((last, [])) => (*last).to_owned(),
             Some((last, others)) => format!("{} or {last}", others.join(", ")),

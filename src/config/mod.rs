@@ -99,11 +99,19 @@ pub struct Known<'a> {
     pub amqp: bool,
     /// Whether there is a sink for Kafka in this library.
     pub kafka: bool,
+    /// Says what only the client library knows to be wrong with a Kafka sink's properties, a line
+    /// for each problem. Does no I/O.
+    pub kafka_problems: fn(&KafkaConfig) -> Vec<String>,
 }
 
 /// The events of the newest FreeSWITCH, and what this library was built with.
 impl Default for Known<'static> {
     fn default() -> Self {
-        Self { events: EVENTS, amqp: cfg!(feature = "amqp"), kafka: cfg!(feature = "kafka") }
+        Self {
+            events: EVENTS,
+            amqp: cfg!(feature = "amqp"),
+            kafka: cfg!(feature = "kafka"),
+            kafka_problems: |_| Vec::new(),
+        }
     }
 }

@@ -100,7 +100,11 @@ impl<'a> Params<'a> {
             self.broken.insert(parameter.name);
             let message = format!("expected {}", parameter.kind.expected());
             let problem = Problem::new(&self.place, message).parameter(parameter.name);
-            self.note(if K::SECRET { problem } else { problem.found(text) });
+            self.note(if K::SECRET {
+                problem
+            } else {
+                problem.found(text).nearest(text, parameter.kind.words())
+            });
             parameter.kind.default()
         })
     }

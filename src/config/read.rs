@@ -172,7 +172,7 @@ impl Reader<'_> {
         let blocks: &[&'static str] = if is_kafka { &["librdkafka"] } else { &[] };
         let block = self.children(section, &place, blocks).into_iter().next().flatten();
 
-        let mut params = Params::new(place, &section.params);
+        let mut params = Params::new(place.clone(), &section.params);
         let enabled = params.read(&sink::ENABLED);
         let linger = params.read(&sink::LINGER_MS);
         let spool = SpoolSettings::read(&mut params);
@@ -198,6 +198,10 @@ impl Reader<'_> {
             None => &all_types,
         };
         self.problems.extend(params.finish(groups));
+        if let Some(SinkKind::Kafka(kafka)) = kind.as_ref().filter(|_| enabled) {
+            let words = (self.known.kafka_problems)(kafka).into_iter();
+            self.problems.extend(words.map(|words| Problem::new(&place, words)));
+        }
         Some(SinkConfig {
             name: name?,
             kind: kind?,

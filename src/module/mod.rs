@@ -105,7 +105,6 @@ impl Load for Bridge {
         self_test().map_err(|error| said(&error))?;
         let core = Core::ask().map_err(|error| said(&error))?;
         let config = source::read(&core)
-            .and_then(|config| sinks::check(&config).map(|()| config))
             .map_err(|problems| format!("mod_rustbridge is not loaded. {problems}"))?;
         command::register(&mut interfaces).map_err(|error| said(&error))?;
 

@@ -438,30 +438,3 @@ pub(super) fn describe(config: &SinkConfig) -> String {
         }
     }
 }
-
-/// Checks what only a client library can check. No I/O.
-///
-/// # Errors
-///
-/// With every problem, a line each.
-pub(super) fn check(config: &Config) -> Result<(), String> {
-    let problems: Vec<String> = config
-        .sinks
-        .iter()
-        .filter(|sink| sink.enabled)
-        .flat_map(|sink| {
-            problems_of(&sink.kind)
-                .into_iter()
-                .map(|words| format!("sink \"{}\": {words}", sink.name))
-        })
-        .collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
-}
-
-fn problems_of(kind: &SinkKind) -> Vec<String> {
-    match kind {
-        #[cfg(feature = "kafka")]
-        SinkKind::Kafka(kafka) => crate::sink::kafka::check_properties(kafka),
-        _ => Vec::new(),
-    }
-}

@@ -54,7 +54,12 @@ fn find(node: Node<'_>, depth: usize) -> Option<Node<'_>> {
 
 fn typed(node: Node<'_>, core: &Core) -> Result<Config, String> {
     let events: Vec<&str> = core.names.iter().filter(|name| !name.is_empty()).collect();
-    let known = Known { events: &events, ..Known::default() };
+    let known = Known {
+        events: &events,
+        #[cfg(feature = "kafka")]
+        kafka_problems: crate::sink::kafka::check_properties,
+        ..Known::default()
+    };
     Config::read(&section(node, 0), &known).map_err(|error| {
         let count = error.problems.len();
         let plural = if count == 1 { "problem" } else { "problems" };

@@ -176,6 +176,24 @@ fn a_broker_that_is_away_at_open_is_no_error_and_gets_everything_later() {
 }
 
 #[test]
+fn a_broker_that_goes_away_while_nothing_is_sent_is_noticed_and_so_is_its_return() {
+    if !available() {
+        return;
+    }
+    let mut broker = Broker::start("idle", "");
+    broker.create_topic("fs.events", &[]);
+    let mut driver = Driver::opened(config(&broker.plaintext(), "fs.events"));
+    driver.send(0, &events(1, 1)[0], 0).unwrap();
+    driver.poll_until("the report", |outcomes, _| outcomes.len() == 1).unwrap();
+    assert_eq!(driver.sink.degraded(), None);
+    broker.kill();
+    driver.poll_until("its end to be noticed", |_, sink| sink.degraded().is_some()).unwrap();
+    broker.run();
+    driver.poll_until("its return to be noticed", |_, sink| sink.degraded().is_none()).unwrap();
+    driver.close();
+}
+
+#[test]
 fn a_topic_that_a_broker_creates_after_a_long_absence_costs_a_new_producer_at_most() {
     if !available() {
         return;

@@ -28,6 +28,9 @@ use crate::sink::{Interrupt, Outcome, Sink, SinkError};
 const WRITE_BYTES: usize = 256 * 1024;
 /// Messages between two acknowledgements: they come with the next `poll`.
 const WINDOW: usize = 8192;
+/// Seconds in which the date and the hour stay the same wherever the switch is: no zone's hours begin
+/// at anything but a quarter.
+const NAME_SLOT: u64 = 900;
 /// How often it is looked whether the file is still the one under its name.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,8 @@ pub struct FileSink {
     node: String,
     interrupt: Arc<Interrupt>,
     open: Option<Open>,
+    /// The slot of time for which the path was last written out.
+    slot: u64,
     /// Lines to be written.
     lines: Vec<u8>,
     /// Messages in `lines`, and the tag behind the last of them.
@@ -68,6 +73,7 @@ impl FileSink {
             node,
             interrupt,
             open: None,
+            slot: 0,
             lines: Vec::with_capacity(WRITE_BYTES + WRITE_BYTES / 4),
             pending: 0,
             next: 0,
@@ -107,16 +113,20 @@ impl FileSink {
 
     /// Goes on in another file when it is time to.
     fn rotate(&mut self) -> Result<(), SinkError> {
-        let wanted = self.path();
+        let now = SystemTime::now();
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let slot = since.as_secs() / NAME_SLOT;
+        let wanted = (slot != self.slot).then(|| self.path());
+        self.slot = slot;
         let Some(open) = self.open.as_mut() else { return Ok(()) };
-        if open.path != wanted {
+        if wanted.is_some_and(|wanted| wanted != open.path) {
             // Another day: the old name says which one it was.
             let old = open.path.clone();
             self.leave()?;
             self.compress(&old);
             return self.enter();
         }
-        let age = SystemTime::now().duration_since(open.opened).unwrap_or_default();
+        let age = now.duration_since(open.opened).unwrap_or_default();
         let large = self.config.rotate_bytes.is_some_and(|max| open.len >= max);
         let old = self.config.rotate_interval.is_some_and(|max| age >= max) && open.len > 0;
         if large || old {

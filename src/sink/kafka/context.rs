@@ -188,6 +188,8 @@ impl ClientContext for Context {
         shared.seen += 1;
         if up {
             shared.health.up();
+        } else {
+            shared.health.none_up();
         }
     }
 }

@@ -22,6 +22,12 @@ impl Health {
         }
     }
 
+    /// No broker is connected at this moment. While nothing is sent librdkafka tries again every second, but counts a
+    /// broker that it knows under two names as down only when both are: what tells is that a connection failed.
+    pub(super) fn none_up(&mut self) {
+        self.all_down |= self.connected && self.last_error.is_some();
+    }
+
     /// No known broker is connected.
     pub(super) fn all_down(&mut self) {
         self.all_down = true;
@@ -105,6 +111,22 @@ mod tests {
             health.degraded("k:9092").as_deref(),
             Some("all brokers of k:9092 are down: connection refused")
         );
+    }
+
+    #[test]
+    fn a_broker_that_went_while_nothing_was_sent_is_noticed_and_one_that_only_hung_up_is_not() {
+        let mut health = Health::default();
+        health.up();
+        health.none_up();
+        assert_eq!(health.degraded("k"), None);
+        health.failed("connection refused");
+        health.none_up();
+        assert_eq!(
+            health.degraded("k").as_deref(),
+            Some("all brokers of k are down: connection refused")
+        );
+        health.up();
+        assert_eq!(health.degraded("k"), None);
     }
 
     #[test]
