@@ -370,6 +370,10 @@ impl<K: Kind> Kind for Optional<K> {
         self.0.expected()
     }
 
+    fn words(&self) -> Vec<&'static str> {
+        self.0.words()
+    }
+
     fn unit(&self) -> Option<Unit> {
         self.0.unit()
     }
@@ -402,6 +406,10 @@ impl<K: Kind> Kind for Required<K> {
 
     fn expected(&self) -> String {
         self.0.expected()
+    }
+
+    fn words(&self) -> Vec<&'static str> {
+        self.0.words()
     }
 
     fn unit(&self) -> Option<Unit> {

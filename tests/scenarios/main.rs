@@ -24,5 +24,6 @@ mod lifecycle;
 mod outage;
 mod peers;
 mod playback;
+mod selection;
 mod stage;
 mod surfaces;

@@ -185,7 +185,10 @@ fn a_bad_reload_changes_nothing_and_says_every_problem() {
         let file = stage.folder.write("other.xml", &wrong);
         let expected = [
             ("sink \"journal\"", "did you mean \"path\"?"),
-            ("sink \"two\"", "expected file, amqp or kafka, found \"flie\""),
+            (
+                "sink \"two\"",
+                "expected file, amqp or kafka, found \"flie\"; did you mean \"file\"?",
+            ),
             ("sink \"three\"", "did you mean \"CHANNEL_CREATE\"?"),
             ("sink \"three\"", "linger-ms"),
         ];
