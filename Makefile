@@ -20,7 +20,7 @@ include tests/bench/bench.mk
 include tests/faults/soak.mk
 include tests/docker/docker.mk
 
-.PHONY: help setup build test unittest check run install clean
+.PHONY: help setup build test unittest races check run install clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -46,10 +46,21 @@ unittest: ## Unit tests alone; every set of features at least builds
 	done
 	$(CARGO) test $(LOCKED) --quiet --lib
 
+# Both need the crate built their own way, and neither needs a sink. ThreadSanitizer is a feature of the compiler that is not
+# stabilized; the standard library as it is shipped is not instrumented, which tests/tsan.supp allows for.
+races: ## The ring in every order of threads under loom, and under ThreadSanitizer
+	RUSTFLAGS='--cfg loom' $(CARGO) test $(LOCKED) --quiet --no-default-features --target-dir $(TARGET)/loom --test loom_ring
+	@if [ "$$(uname -m)" = x86_64 ]; then set -x; \
+	    RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer' \
+	    TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp" \
+	    $(CARGO) test $(LOCKED) --quiet --no-default-features --target x86_64-unknown-linux-gnu --target-dir $(TARGET)/tsan --test ring_stress; \
+	else mkdir -p $(TARGET); echo 'races: ThreadSanitizer: this target is not x86_64-unknown-linux-gnu' | tee -a $(TARGET)/test-skips.txt; fi
+
 # The list of what was skipped comes last, whatever became of the integration tests.
 test: setup build host unittest ## Set up, build, and run every test, in the host and in a real FreeSWITCH where there is one
 	@rm -f $(TARGET)/test-skips.txt
 	@RUSTBRIDGE_MODULE=$(MODULE) $(CARGO) test $(LOCKED) --no-fail-fast --test '*'; status=$$?; \
+	$(MAKE) --no-print-directory races || status=1; \
 	$(CARGO) test $(LOCKED) --quiet --doc || status=1; \
 	$(MAKE) --no-print-directory docker-test-or-skip || status=1; \
 	if [ -s $(TARGET)/test-skips.txt ]; then echo; echo 'SKIPPED, because this machine lacks something:'; sort -u $(TARGET)/test-skips.txt | sed 's/^/  /'; \

@@ -2,7 +2,7 @@
 //! Every order in which dispatch threads and a publisher can meet at the ring and the pool, tried
 //! by loom.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --test loom_ring`
+//! `make races` builds and runs it.
 
 #![cfg(loom)]
 #![allow(dead_code, unreachable_pub, reason = "the sources of a module, of which this uses a part")]

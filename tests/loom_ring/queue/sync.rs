@@ -7,7 +7,7 @@ use std::ops::Deref;
 use loom::sync::Mutex;
 
 pub(super) use loom::sync::Arc;
-pub(super) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+pub(super) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// A bounded queue as `crossbeam_queue::ArrayQueue` promises to be one: each operation happens at
 /// one moment, and what came before a push is seen after the pop of it.
