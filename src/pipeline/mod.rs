@@ -17,6 +17,7 @@ mod publisher;
 mod status;
 mod store;
 mod stream;
+mod succession;
 mod thread;
 mod window;
 
@@ -26,9 +27,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 pub use dispatch::{Dispatch, PublishError, Target};
-pub use publisher::{Leftover, Settings};
+pub use publisher::Settings;
 pub use status::{SinkState, SinkStatus, SpoolStatus, StatusBoard};
 pub use store::StoreSettings;
+pub use succession::Leftover;
 pub use thread::{Background, Prepare, SpawnError, ThreadError};
 
 use crate::queue::{Pool, Ring};

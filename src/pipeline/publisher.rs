@@ -26,6 +26,7 @@ use crate::pipeline::link::Link;
 use crate::pipeline::status::{SinkState, StatusBoard};
 use crate::pipeline::store::{Store, StoreSettings};
 use crate::pipeline::stream::Standing;
+use crate::pipeline::succession::Leftover;
 use crate::pipeline::thread::Prepare;
 use crate::pipeline::window::Window;
 use crate::pipeline::{Command, Predecessor};
@@ -78,51 +79,6 @@ pub(super) struct Parts {
     pub(super) sink: Box<dyn Sink>,
 }
 
-/// What was not delivered when the thread ended, for whoever goes on.
-#[derive(Debug)]
-pub struct Leftover {
-    items: VecDeque<Item>,
-    standing: Standing,
-    recent: RecentIds,
-    losses: Losses,
-    /// What stays on disk, and in which folder.
-    spooled: Option<(PathBuf, u64)>,
-}
-
-impl Leftover {
-    /// Sizes of the events in it, each charged to the ring they came by.
-    pub(super) fn charged(&self) -> impl Iterator<Item = usize> {
-        self.items.iter().filter(|item| item.is_in_memory()).map(Item::size)
-    }
-
-    /// How many messages.
-    pub fn len(&self) -> usize {
-        self.items.iter().filter(|item| !item.is_own()).count()
-    }
-
-    /// Whether everything was delivered, or is on disk.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Gives up what is left: counted, and its room given back.
-    fn abandon(&mut self, ring: &Ring, name: &str) {
-        let lost = self.len();
-        if lost > 0 {
-            log::error!("[{name}] {lost} events could not be delivered in time and are lost");
-        }
-        for item in self.items.drain(..).filter(|item| !item.is_own()) {
-            self.losses.note(item.record.kind(), DropReason::Shutdown);
-            ring.release(item.size());
-            ring.account().dropped(DropReason::Shutdown, 1);
-        }
-    }
-}
-
-/// How long a successor waits for what it takes over, beyond the other's own deadline.
-const SUCCESSION: Duration = Duration::from_secs(60);
-/// How long the last of several replacements waits beyond its deadline for those before it.
-const HANDING_OVER: Duration = Duration::from_secs(1);
 /// What of a stop's time is kept for putting on disk what could not be delivered.
 const SPOOL_TIME: Duration = Duration::from_millis(400);
 /// The longest that ending a connection in the protocol's own way may take.
@@ -170,8 +126,10 @@ pub(super) struct Publisher {
     pub(super) inherited: u64,
     pub(super) recent: RecentIds,
     pub(super) paused: bool,
+    /// The spool to go over to when the one in use, a predecessor's, is empty: `Some(None)` is to none.
+    pub(super) next_store: Option<Option<Store>>,
     pub(super) stop: Option<Instant>,
-    has_heir: bool,
+    pub(super) has_heir: bool,
     pub(super) blocked_since: Option<Instant>,
     pub(super) refused: bool,
     /// The client is open and nothing gets through.
@@ -252,6 +210,7 @@ impl Publisher {
             inherited: 0,
             recent: RecentIds::new(),
             paused: false,
+            next_store: None,
             stop: None,
             has_heir: false,
             blocked_since: None,
@@ -264,43 +223,10 @@ impl Publisher {
         }
     }
 
-    /// Takes over from the sink that this one replaces, before anything is sent: order.
-    fn succeed(&mut self, predecessor: &Predecessor) {
-        self.board.state(SinkState::Waiting);
-        let patience = Instant::now() + SUCCESSION;
-        let leftover = loop {
-            if let Some(leftover) = predecessor.take(self.settings.linger, &self.ring) {
-                break leftover;
-            }
-            self.obey();
-            // Told to stop meanwhile, it still takes what is left, to put it on disk or to hand it on.
-            let until = match self.stop {
-                Some(deadline) if self.has_heir => deadline + HANDING_OVER,
-                Some(deadline) => deadline,
-                None => patience,
-            };
-            if Instant::now() >= until.min(patience) {
-                log::error!(
-                    "[{}] The sink it replaces did not end in time: its last events are lost",
-                    self.settings.name
-                );
-                return;
-            }
-        };
-        self.tail = leftover.items;
-        self.standing = leftover.standing;
-        self.recent = leftover.recent;
-        self.losses = leftover.losses;
-        // Of another folder, what the predecessor left stays there until one opens it again.
-        self.inherited = leftover
-            .spooled
-            .filter(|(dir, _)| self.store.as_ref().is_some_and(|store| store.dir() == dir))
-            .map_or(0, |(_, records)| records);
-    }
-
     /// One round. False when it was the last.
     fn round(&mut self) -> bool {
         self.obey();
+        self.change_store();
         self.open_store();
         self.take_in();
         self.put_away();
@@ -338,7 +264,7 @@ impl Publisher {
     }
 
     /// Carries out what the module asked for.
-    fn obey(&mut self) {
+    pub(super) fn obey(&mut self) {
         // While an attempt to connect is under way and the module wants us gone, the flag stays
         // up: it is what ends the attempt.
         if self.interrupt.is_raised() && !(self.stop.is_some() && self.link.is_opening()) {
@@ -407,7 +333,7 @@ impl Publisher {
         let spooled = self.store.as_mut().filter(|store| store.is_open()).map(|store| {
             self.board.spooled(store.records());
             store.close();
-            (store.dir().to_owned(), store.records())
+            (store.settings().clone(), store.records())
         });
         self.board.in_flight(0);
         self.board.state(SinkState::Stopped);
@@ -421,6 +347,7 @@ impl Publisher {
             spooled,
         };
         if !self.has_heir {
+            leftover.tell_spooled(&self.settings.name);
             leftover.abandon(&self.ring, &self.settings.name);
             if let Some(file) = &self.settings.stream_file
                 && let Err(error) = leftover.standing.save(file, &self.settings.boot)

@@ -197,6 +197,12 @@ impl StatusBoard {
         self.slow().spool = Some(SpoolStatus { trouble, ..shown });
     }
 
+    /// There is no spool any more.
+    pub(super) fn no_spool(&self) {
+        self.spooled(0);
+        self.slow().spool = None;
+    }
+
     pub(super) fn reconnected(&self) {
         self.reconnects.fetch_add(1, Ordering::Relaxed);
     }

@@ -135,6 +135,11 @@ impl Store {
         self.spool.as_ref().is_none_or(Spool::is_empty)
     }
 
+    /// Where it is and when it is used.
+    pub(super) fn settings(&self) -> &StoreSettings {
+        &self.settings
+    }
+
     /// Its folder.
     pub(super) fn dir(&self) -> &Path {
         &self.settings.config.dir

@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::stage::{
-    LIMIT, Stage, number, on_each_switch, sink, status_of, wait_balanced, wait_connected,
+    LIMIT, Stage, holes, is_balanced, number, on_each_switch, sink, status_of, wait_balanced,
+    wait_connected,
 };
 use crate::support::clients::Message;
 use crate::support::oracle;
+use crate::support::proxy::{Mode, Proxy};
 use crate::support::switch::{Delivered, Load, Switch};
 use crate::support::wait_until;
 
@@ -264,6 +266,53 @@ fn reloads_under_load_lose_nothing() {
             assert!(verdict.lost.is_empty(), "{kind}: lost {}", oracle::ranges(&verdict.lost));
             verdict.assert_exact();
         }
+    });
+}
+
+#[test]
+fn a_spool_that_moves_or_goes_is_delivered_first() {
+    on_each_switch("a_spool_that_moves_or_goes_is_delivered_first", |switch, stage| {
+        if stage.rabbit.is_none() {
+            return;
+        }
+        let (amqp, _) = stage.ports();
+        let proxy = Proxy::to(amqp);
+        let url = format!("amqp://guest:guest@127.0.0.1:{}/%2f", proxy.port());
+        let configure = |switch: &mut dyn Switch, parameter: &(&str, String)| {
+            let parameters =
+                [("url", url.as_str()), ("exchange", &stage.exchange), (parameter.0, &parameter.1)];
+            let sink = sink("rabbit", "amqp", "ALL", &parameters, "");
+            switch.configure(&stage.document(&sink));
+        };
+        let folder = |number: u32| format!("{}/spool{number}", stage.folder.path().display());
+        let dirs = [1, 2, 3].map(|number| ("spool-dir", folder(number)));
+        proxy.set(Mode::Refuse);
+        configure(switch, &dirs[0]);
+        switch.load().expect("the module loads");
+        let mut sent = Vec::new();
+        let off = ("spool-mode", "off".to_owned());
+        for step in [&dirs[1], &dirs[2], &off] {
+            sent.push(switch.deliver(&Load { count: 400, headers: 5, ..Load::default() }));
+            wait_until(LIMIT, "events in the spool", || {
+                status_of(switch, "rabbit")["spool"]["records"].as_u64().is_some_and(|n| n > 0)
+            });
+            configure(switch, step);
+            let answer = switch.api("rustbridge reload");
+            assert!(answer.contains("replaced rabbit"), "{answer}");
+            wait_until(LIMIT, "the new sink to have taken over", || {
+                let status = status_of(switch, "rabbit");
+                status["state"] != "waiting" && is_balanced(&status)
+            });
+        }
+        sent.push(switch.deliver(&Load { count: 400, headers: 5, ..Load::default() }));
+        proxy.set(Mode::Pass);
+        wait_balanced(switch);
+        let arrived = || stage.rabbit.as_ref().expect("it is there").1.messages();
+        wait_until(LIMIT, "all of them", || oracle::judge(&sent, &arrived()).lost.is_empty());
+        oracle::judge(&sent, &arrived()).assert_exact();
+        assert_eq!(holes("amqp", &arrived()), []);
+        let gone = |switch: &mut dyn Switch| status_of(switch, "rabbit")["spool"].is_null();
+        wait_until(LIMIT, "the old spool to be left", || gone(switch));
     });
 }
 
