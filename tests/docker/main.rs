@@ -21,6 +21,7 @@ mod support;
 
 mod account;
 mod calls;
+mod clocks;
 mod engine;
 mod faults;
 mod ground;
@@ -29,3 +30,4 @@ mod limits;
 mod node;
 mod refusals;
 mod restarts;
+mod stories;
