@@ -8,8 +8,8 @@ use crate::engine::ask;
 use crate::ground::{Broker, GENERATED, Ground, ground};
 use crate::node::Node;
 use crate::support::clients::Message;
-use crate::support::skips;
 use crate::support::switch::{Delivered, Load, Switch};
+use crate::support::{Folder, skips};
 
 const LIMIT: Duration = Duration::from_secs(90);
 /// Where Debian's package keeps it, and where a container gets it.
@@ -52,7 +52,7 @@ fn arrives_with_its_own_dates(test: &str, skew: &str, seconds: i64) {
         );
         return;
     };
-    let folder = crate::support::Folder::new("clock");
+    let folder = Folder::new("clock");
     let library = folder.write("libfaketime.so", bytes);
     drop(ground.consume(Broker::RabbitMq, test));
     let sinks = Broker::ALL.map(|broker| broker.sink(test, GENERATED, &[]));

@@ -94,6 +94,7 @@ pub struct Ground {
     pub network: String,
     client: String,
     cli: String,
+    begun: Instant,
 }
 
 static GROUND: Mutex<Option<Ground>> = Mutex::new(None);
@@ -116,7 +117,7 @@ pub fn ground(test: &str) -> Option<Held> {
         *held = Some(Ground::make(run));
     }
     let held = Held(held);
-    println!("\n=== {test}");
+    println!("\n=== {test}, at {} s", held.begun.elapsed().as_secs());
     held.heal();
     Some(held)
 }
@@ -126,7 +127,7 @@ impl Ground {
         let network = format!("{}-net", run.id);
         docker(&["network", "create", "--label", &run.label(), &network]);
         let (client, cli) = (format!("{}-client", run.id), format!("{}-cli", run.id));
-        let ground = Self { run, network, client, cli };
+        let ground = Self { run, network, client, cli, begun: Instant::now() };
         let image = ground.run.client.clone();
         ground.start(&ground.client, &image, "client", &[], &[], &["sleep", "infinity"]);
         let script = root().join("tests/support/amqp.py");

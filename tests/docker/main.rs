@@ -22,6 +22,7 @@ mod support;
 mod account;
 mod calls;
 mod clocks;
+mod commands;
 mod engine;
 mod faults;
 mod ground;

@@ -10,23 +10,36 @@ use crate::ground::{Broker, Ground, RABBITMQ_URL, ground, sink};
 use crate::node::Node;
 use crate::support::clients::Message;
 use crate::support::oracle::holes;
+use crate::support::skips;
 use crate::support::stories::{self, FILTERS};
-use crate::support::wait_for;
+use crate::support::switch::Switch;
+use crate::support::{Folder, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Runs a story in every FreeSWITCH image and hands what each broker got to `check`, with the broker.
+/// Runs a story in every FreeSWITCH image.
 fn in_every_image(
     test: &str,
     make: impl Fn(&mut Node<'_>, &dyn Fn() -> Vec<Message>),
     check: impl Fn(&str, Broker, &[Message]),
 ) {
     let Some(ground) = ground(test) else { return };
-    for (count, image) in ground.run.test.iter().enumerate() {
+    in_images(&ground, &ground.run.test, test, make, check);
+}
+
+/// Runs a story in these images and hands what each broker got to `check`, with the broker.
+fn in_images(
+    ground: &Ground,
+    images: &[String],
+    test: &str,
+    make: impl Fn(&mut Node<'_>, &dyn Fn() -> Vec<Message>),
+    check: impl Fn(&str, Broker, &[Message]),
+) {
+    for (count, image) in images.iter().enumerate() {
         let place = format!("{test}{count}");
         drop(ground.consume(Broker::RabbitMq, &place));
         let sinks = Broker::ALL.map(|broker| broker.sink(&place, "CHANNEL_* GENERAL", &[]));
-        let mut node = Node::with(&ground, "fs1", &sinks, image, &[]);
+        let mut node = Node::with(ground, "fs1", &sinks, image, &[]);
         let readers = Broker::ALL.map(|broker| (broker, ground.consume(broker, &place)));
         make(&mut node, &|| readers[0].1.consumer.messages());
         for (broker, reader) in &readers {
@@ -56,6 +69,40 @@ fn a_bridged_call_tells_both_legs_in_order_and_in_one_partition() {
                 stories::check_one_partition(messages);
             }
         },
+    );
+}
+
+/// A library built on one Debian is what runs on the next one: only what it needs of the C library decides.
+#[test]
+fn the_same_library_loads_on_the_next_debian_and_forwards_there() {
+    let test = "the_same_library_loads_on_the_next_debian_and_forwards_there";
+    let Some(ground) = ground(test) else { return };
+    let [module, image] = ground.run.next.as_slice() else {
+        skips::note(
+            &format!("docker::{test}"),
+            "no image of a newer Debian could be made here",
+            "a mirror or registry that has Debian 13; where FREESWITCH_IMAGE is set, name such an image there too",
+        );
+        return;
+    };
+    let libraries = [&ground.run.module[0], module].map(|image| {
+        let program = ground.path_of(image, "FREESWITCH");
+        let prefix = program.trim_end_matches("/bin/freeswitch");
+        ground.file_of(image, &format!("{prefix}/lib/freeswitch/mod/mod_rustbridge.so"))
+    });
+    assert!(libraries[0] == libraries[1], "another library");
+    in_images(
+        &ground,
+        std::slice::from_ref(image),
+        "next_debian",
+        |node, so_far| {
+            let system = docker(&["exec", &node.name, "cat", "/etc/os-release"]);
+            let name = system.lines().find(|line| line.starts_with("PRETTY_NAME")).unwrap_or("");
+            println!("{name}: {}", node.api("rustbridge version").trim());
+            assert!(!system.contains("bookworm"), "{system}");
+            stories::make_bridged_call(node, so_far);
+        },
+        |what, _, messages| stories::check_bridged_call(what, messages),
     );
 }
 
@@ -103,7 +150,7 @@ fn each_filter_lets_through_exactly_the_events_that_it_names() {
     let mut node = Node::start(&ground, "fs1", &sinks);
     let name = node.name.clone();
     let fired = stories::fire_every_event(&mut node, |lines| {
-        let folder = crate::support::Folder::new("filters");
+        let folder = Folder::new("filters");
         let file = folder.write("every.events", lines);
         docker(&["cp", file.to_str().unwrap(), &format!("{name}:/test/every.events")]);
         "/test/every.events".into()

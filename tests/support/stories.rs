@@ -234,8 +234,10 @@ pub fn check_described_call(what: &str, messages: &[Message]) {
 /// An event's name and, for a custom one, its subclass.
 type Kind<'k> = (&'k str, &'k str);
 
-/// Ten texts of `events`, and which events each asks for.
-pub const FILTERS: [(&str, fn(Kind<'_>) -> bool); 10] = [
+/// A text of `events`, and which events it asks for.
+type Filter = (&'static str, fn(Kind<'_>) -> bool);
+
+pub const FILTERS: [Filter; 10] = [
     ("ALL", |_| true),
     ("CHANNEL_CREATE SWITCH_EVENT_CHANNEL_ANSWER heartbeat", |(name, _)| {
         ["CHANNEL_CREATE", "CHANNEL_ANSWER", "HEARTBEAT"].contains(&name)
