@@ -12,6 +12,9 @@ fs_cli) shift; exec "$FS_CLI" "$@" ;;
 *) exec "$@" ;;
 esac
 CONF=${FREESWITCH_CONF:-$CONF}
+for folder in /var/lib/rustbridge /var/lib/freeswitch /var/log/freeswitch /var/run/freeswitch; do
+    [ -w "$folder" ] || { echo "rustbridge-start: $folder cannot be written by user $(id -u): mount a volume there that it owns" >&2; exit 1; }
+done
 list=$CONF/autoload_configs/modules.conf.xml
 # A configuration that is mounted over the image's may lack the load line, and may be read-only: so it is said, not mended.
 [ ! -r "$list" ] || grep -Eq '^[^!]*<load +module="mod_rustbridge"' "$list" ||
@@ -21,9 +24,6 @@ socket=$CONF/autoload_configs/event_socket.conf.xml
 if [ ! -s /proc/net/if_inet6 ] && grep -q 'name="listen-ip" value="::"' "$socket" 2>/dev/null; then
     echo "rustbridge-start: $socket listens on :: and this container has no IPv6: run with --sysctl net.ipv6.conf.all.disable_ipv6=0, or set listen-ip to 127.0.0.1" >&2
 fi
-for folder in /var/lib/rustbridge /var/lib/freeswitch /var/log/freeswitch /var/run/freeswitch; do
-    [ -w "$folder" ] || { echo "rustbridge-start: $folder cannot be written by user $(id -u): mount a volume there that it owns" >&2; exit 1; }
-done
 mkdir -p /var/lib/freeswitch/db /var/lib/freeswitch/storage /var/lib/freeswitch/recordings /var/lib/freeswitch/cache /var/lib/freeswitch/certs
 # Certificates that FreeSWITCH makes for itself where there are none, and without which mod_sofia does not load.
 certs=$CONF/tls

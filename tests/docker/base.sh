@@ -9,8 +9,10 @@
 #   Rust         the toolchain of this machine
 #   RabbitMQ     Debian's package
 #   Kafka        its Maven artifacts, which `make setup` fetches
-#   clients      pika, kcat, sipp and tc, as Debian's packages
-# FREESWITCH_IMAGE names images to take instead of packing an installation. What is there already is left as it is.
+#   clients      pika, kcat, sipp, tc and libfaketime, as Debian's packages
+# An installed FreeSWITCH is packed over the Debian that it was made for, and the first one also over the next Debian, where
+# that can be had. FREESWITCH_IMAGE names images to take instead of packing an installation. What is there already is left as
+# it is.
 # Environment: DEBIAN_MIRROR, http_proxy and so on; DOCKER_PULL=no asks no registry.
 set -euo pipefail
 # shellcheck source=tests/docker/engine.sh
@@ -19,7 +21,18 @@ need_builder
 build_options
 mkdir -p "$STATE"
 WORK=$(mktemp -d)
-trap 'rm -rf "$WORK"' EXIT
+jobs=()
+# A build that goes on in the background when this ends would keep the engine busy for nobody.
+finish() {
+    local job
+    for job in "${jobs[@]}"; do
+        # The client of a build is a child of the job.
+        # shellcheck disable=SC2046
+        kill $(cat "/proc/$job/task/$job/children" 2>/dev/null) "$job" 2>/dev/null || true
+    done
+    rm -rf "$WORK"
+}
+trap finish EXIT
 trap 'exit 130' INT TERM HUP
 
 # True when the registry gave the image, or it is here already.
@@ -42,26 +55,28 @@ else
     ID=$(. /etc/os-release && echo "$ID") CODENAME=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 fi
 
+# debian CODENAME: its image, as BASE_IMAGE.
 debian() {
+    local codename=$1
     case $ID in
-    debian) BASE_IMAGE=debian:$CODENAME-slim ;;
-    ubuntu) BASE_IMAGE=ubuntu:$CODENAME ;;
+    debian) BASE_IMAGE=debian:$codename-slim ;;
+    ubuntu) BASE_IMAGE=ubuntu:$codename ;;
     *) die "a FreeSWITCH installed on $ID cannot be packed, only on Debian or Ubuntu: name an image that has one in FREESWITCH_IMAGE" ;;
     esac
     pull "$BASE_IMAGE" && return 0
     local wanted=$BASE_IMAGE
-    BASE_IMAGE=rustbridge/base:$CODENAME
+    BASE_IMAGE=rustbridge/base:$codename
     have_image "$BASE_IMAGE" && return 0
     command -v debootstrap >/dev/null || die "no registry gives $wanted and debootstrap is missing: apt-get install debootstrap"
     [ "$(id -u)" = 0 ] || die "debootstrap must run as root: sudo make docker-base"
-    local mirror=${DEBIAN_MIRROR:-} from=$WORK/base
+    local mirror=${DEBIAN_MIRROR:-} from=$WORK/base-$codename
     # The mirror that this machine's own packages come from.
     # shellcheck disable=SC2016
-    [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $CODENAME" 2>/dev/null | head -n 1)
+    [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $(. /etc/os-release && echo "${VERSION_CODENAME:-}")" 2>/dev/null | head -n 1)
     [ -n "$mirror" ] || mirror=http://deb.debian.org/debian
     say "making $BASE_IMAGE with debootstrap"
-    debootstrap --variant=minbase --include=ca-certificates "$CODENAME" "$from" "$mirror" >"$WORK/log" 2>&1 ||
-        die "debootstrap cannot make Debian $CODENAME ($(grep -E '^[EW]:' "$WORK/log" | tail -n 1)): check the network, or name a mirror in DEBIAN_MIRROR"
+    debootstrap --variant=minbase --include=ca-certificates "$codename" "$from" "$mirror" >"$from.log" 2>&1 ||
+        die "debootstrap cannot make Debian $codename ($(grep -E '^[EW]:' "$from.log" | tail -n 1)): check the network, or name a mirror in DEBIAN_MIRROR"
     # As in Debian's own images: no service starts in a build, no package is kept.
     printf '#!/bin/sh\nexit 101\n' >"$from/usr/sbin/policy-rc.d"
     chmod 755 "$from/usr/sbin/policy-rc.d"
@@ -84,11 +99,13 @@ find_prefix() {
     return 1
 }
 
+# pack_freeswitch PREFIX [CODENAME]: over BASE_IMAGE; the tag and the version name the Debian where it is not its own.
 pack_freeswitch() {
     local prefix=$1 version image source into=$WORK/freeswitch file library
     if [ ! -x "$prefix/bin/freeswitch" ] || [ ! -x "$prefix/bin/fs_cli" ]; then die "$prefix holds no FreeSWITCH: name one with bin/freeswitch and bin/fs_cli in FREESWITCH_PREFIX, or an image in FREESWITCH_IMAGE"; fi
     version=$("$prefix/bin/freeswitch" -version 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1) || true
     [ -n "$version" ] || die "$prefix/bin/freeswitch does not say its version: it does not run on this machine"
+    version+=${2:+-$2}
     image=rustbridge/freeswitch:$version
     PACKED+=("$image")
     source=$(cd "$prefix" && find bin lib etc -type f -printf '%p %s %T@\n' | LC_ALL=C sort | cat - "$HERE/base.sh" <(echo "$BASE_IMAGE") | sha256sum | cut -c1-16)
@@ -134,6 +151,25 @@ freeswitch() {
     fi
     [ -n "$prefixes" ] || prefixes=$(find_prefix) || die "no FreeSWITCH is installed: name its prefix in FREESWITCH_PREFIX, or an image that has one in FREESWITCH_IMAGE"
     while read -r entry; do pack_freeswitch "$entry"; done < <(tr : '\n' <<<"$prefixes")
+    # shellcheck disable=SC2031
+    if [ "$ID $CODENAME" = "debian bookworm" ]; then on_next_debian "${prefixes%%:*}" trixie; fi
+}
+
+# The same FreeSWITCH and its libraries where all else is newer, for NEXT_IMAGE. It is one more test, which is skipped where
+# there is no such Debian.
+on_next_debian() {
+    local prefix=$1 codename=$2 own=$BASE_IMAGE packed=("${PACKED[@]}")
+    if (debian "$codename") >"$WORK/next" 2>&1; then
+        grep -v 'no registry gives' "$WORK/next" || true
+        BASE_IMAGE=rustbridge/base:$codename
+        ! have_image "debian:$codename-slim" || BASE_IMAGE=debian:$codename-slim
+        PACKED=()
+        pack_freeswitch "$prefix" "$codename"
+        NEXT_IMAGE=${PACKED[0]}
+    else
+        say "no Debian $codename, so nothing is tested on it: $(tail -n 1 "$WORK/next" | sed 's/^base.sh: //')"
+    fi
+    BASE_IMAGE=$own PACKED=("${packed[@]}")
 }
 
 # ---- Rust ----
@@ -177,13 +213,12 @@ kafka() {
     local_image kafka "$into" "Apache Kafka $KAFKA_VERSION from its Maven artifacts, with Debian's Java"
 }
 
-debian
-freeswitch
-rust
+NEXT_IMAGE=
+debian "$CODENAME"
 RABBITMQ_IMAGE=${RABBITMQ_IMAGE:-rabbitmq:4-management}
 KAFKA_IMAGE=${KAFKA_IMAGE:-apache/kafka:$KAFKA_VERSION}
-jobs=()
-local_image client "$HERE/client" "pika, kcat, sipp and tc as Debian's packages" & jobs+=($!)
+# These mostly wait for a mirror, so the rest is done meanwhile.
+local_image client "$HERE/client" "pika, kcat, sipp, tc and libfaketime as Debian's packages" & jobs+=($!)
 if ! pull "$RABBITMQ_IMAGE"; then
     RABBITMQ_IMAGE=rustbridge/rabbitmq:local
     local_image rabbitmq "$HERE/rabbitmq" "RabbitMQ as Debian's package" & jobs+=($!)
@@ -192,9 +227,12 @@ if ! pull "$KAFKA_IMAGE"; then
     KAFKA_IMAGE=rustbridge/kafka:local
     kafka & jobs+=($!)
 fi
+freeswitch
+rust
 for job in "${jobs[@]}"; do wait "$job" || exit 1; done
+jobs=()
 {
-    printf 'BASE_IMAGE=%q\nBUILDER_IMAGE=%q\nFREESWITCH_IMAGES=%q\n' "$BASE_IMAGE" "$BUILDER_IMAGE" "${PACKED[*]}"
+    printf 'BASE_IMAGE=%q\nBUILDER_IMAGE=%q\nFREESWITCH_IMAGES=%q\nNEXT_IMAGE=%q\n' "$BASE_IMAGE" "$BUILDER_IMAGE" "${PACKED[*]}" "$NEXT_IMAGE"
     printf 'RABBITMQ_IMAGE=%q\nKAFKA_IMAGE=%q\nCLIENT_IMAGE=rustbridge/client:local\n' "$RABBITMQ_IMAGE" "$KAFKA_IMAGE"
 } >"$(images_file)"
-say "ready: ${PACKED[*]} on $BASE_IMAGE, $BUILDER_IMAGE, $RABBITMQ_IMAGE, $KAFKA_IMAGE, rustbridge/client:local"
+say "ready: ${PACKED[*]}${NEXT_IMAGE:+ $NEXT_IMAGE} on $BASE_IMAGE, $BUILDER_IMAGE, $RABBITMQ_IMAGE, $KAFKA_IMAGE, rustbridge/client:local"

@@ -44,7 +44,8 @@ if [ "${1:-}" = --vendor ]; then
 fi
 DOCKERFILE=$TREE/examples/docker/Dockerfile.module
 MODULE_IMAGES=()
-for freeswitch in ${FREESWITCH_IMAGE:-$FREESWITCH_IMAGES}; do
+NEXT_MODULE=
+for freeswitch in ${FREESWITCH_IMAGE:-$FREESWITCH_IMAGES $NEXT_IMAGE}; do
     have_image "$freeswitch" || timeout 300 "$DOCKER" pull -q "$freeswitch" >/dev/null 2>&1 ||
         die "no image $freeswitch, here or in its registry: name one that has FreeSWITCH in FREESWITCH_IMAGE"
     if [ "${1:-}" = --only-check ]; then
@@ -56,9 +57,9 @@ for freeswitch in ${FREESWITCH_IMAGE:-$FREESWITCH_IMAGES}; do
     build "$image" -f "$DOCKERFILE" --build-arg "BUILDER_IMAGE=${BUILDER_IMAGE}" --build-arg "FREESWITCH_IMAGE=$freeswitch"
     added=$((($("$DOCKER" image inspect -f '{{.Size}}' "$image") - $("$DOCKER" image inspect -f '{{.Size}}' "$freeswitch")) / 1000))
     say "$image: $freeswitch and $added kB"
-    MODULE_IMAGES+=("$image")
+    if [ "$freeswitch" = "$NEXT_IMAGE" ]; then NEXT_MODULE=$image; else MODULE_IMAGES+=("$image"); fi
 done
 [ "${1:-}" != --only-check ] || exit 0
 # The stage that built it, whose compiler and headers the test image needs too.
 build rustbridge/builder:local -f "$DOCKERFILE" --target builder --build-arg "BUILDER_IMAGE=$BUILDER_IMAGE"
-printf 'MODULE_IMAGES=%q\n' "${MODULE_IMAGES[*]}" >"$STATE/modules"
+printf 'MODULE_IMAGES=%q\nNEXT_MODULE=%q\n' "${MODULE_IMAGES[*]}" "$NEXT_MODULE" >"$STATE/modules"

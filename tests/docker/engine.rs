@@ -16,6 +16,8 @@ pub struct Run {
     pub freeswitch: Vec<String>,
     pub module: Vec<String>,
     pub test: Vec<String>,
+    /// The module and the tests' image on the next Debian, where there is one.
+    pub next: Vec<String>,
     pub rabbitmq: String,
     pub kafka: String,
     pub client: String,
@@ -39,6 +41,7 @@ impl Run {
             freeswitch: list("FREESWITCH"),
             module: list("MODULE"),
             test: list("TEST"),
+            next: list("NEXT"),
             rabbitmq: one("RABBITMQ"),
             kafka: one("KAFKA"),
             client: one("CLIENT"),

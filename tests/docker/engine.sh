@@ -14,15 +14,21 @@ KAFKA_VERSION=4.1.0
 say() { printf '%s: %s\n' "$PROGRAM" "$*"; }
 die() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; exit 1; }
 
-# The first client that reaches an engine; $DOCKER decides when it is set.
+# Every client there is, each once; $DOCKER decides when it is set.
+clients() { type -ap "${DOCKER:-docker}" | xargs -r -n 1 readlink -f | awk '!seen[$0]++'; }
+
+# The first client that reaches an engine. One that answers nothing at all would keep the next waiting as long.
 find_engine() {
-    local client
+    local client status
     while read -r client; do
-        if timeout 20 "$client" version --format '{{.Server.Version}}' >/dev/null 2>&1; then
+        status=0
+        timeout 20 "$client" version --format '{{.Server.Version}}' >/dev/null 2>&1 || status=$?
+        if [ "$status" = 0 ]; then
             DOCKER=$client
             return 0
         fi
-    done < <(if [ -n "${DOCKER:-}" ]; then type -ap "$DOCKER"; else type -ap docker; fi)
+        [ "$status" != 124 ] || return 1
+    done < <(clients)
     return 1
 }
 
@@ -54,7 +60,7 @@ need_builder() {
             BUILD=(env DOCKER_BUILDKIT=1 "$client" build)
             return 0
         fi
-    done < <(type -ap "$DOCKER"; type -ap docker)
+    done < <(clients; DOCKER='' clients)
     die "$DOCKER cannot build with BuildKit: apt-get install docker-buildx (Debian 13), docker-buildx-plugin (Docker's own packages), or docker.io (Debian 12)"
 }
 

@@ -94,6 +94,7 @@ pub struct Ground {
     pub network: String,
     client: String,
     cli: String,
+    begun: Instant,
 }
 
 static GROUND: Mutex<Option<Ground>> = Mutex::new(None);
@@ -116,7 +117,7 @@ pub fn ground(test: &str) -> Option<Held> {
         *held = Some(Ground::make(run));
     }
     let held = Held(held);
-    println!("\n=== {test}");
+    println!("\n=== {test}, at {} s", held.begun.elapsed().as_secs());
     held.heal();
     Some(held)
 }
@@ -126,7 +127,7 @@ impl Ground {
         let network = format!("{}-net", run.id);
         docker(&["network", "create", "--label", &run.label(), &network]);
         let (client, cli) = (format!("{}-client", run.id), format!("{}-cli", run.id));
-        let ground = Self { run, network, client, cli };
+        let ground = Self { run, network, client, cli, begun: Instant::now() };
         let image = ground.run.client.clone();
         ground.start(&ground.client, &image, "client", &[], &[], &["sleep", "infinity"]);
         let script = root().join("tests/support/amqp.py");
@@ -288,13 +289,18 @@ impl Ground {
 
     /// A file out of an image.
     pub fn file_of(&self, image: &str, path: &str) -> Vec<u8> {
+        self.file_of_if_any(image, path).unwrap_or_else(|| panic!("{image} has no {path}"))
+    }
+
+    /// The same where it may not be there.
+    pub fn file_of_if_any(&self, image: &str, path: &str) -> Option<Vec<u8>> {
         let name = self.run.name("look");
         docker(&["create", "--name", &name, "--label", &self.run.label(), image, "true"]);
         let folder = Folder::new("look");
         let file = folder.join("file");
-        docker(&["cp", "-L", &format!("{name}:{path}"), file.to_str().unwrap()]);
+        let copied = ask(&["cp", "-L", &format!("{name}:{path}"), file.to_str().unwrap()]);
         docker(&["rm", "-f", "-v", &name]);
-        std::fs::read(file).expect("docker cp wrote it")
+        copied.ok().map(|_| std::fs::read(file).expect("docker cp wrote it"))
     }
 
     /// What an image of the module found in its FreeSWITCH image: FREESWITCH, `FS_CLI` or CONF.

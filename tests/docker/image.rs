@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 //! The image itself: what it adds, who runs it, what it may write, and that its own configuration loads the module.
 
-use std::process::Command;
 use std::time::Duration;
 
+use crate::commands;
 use crate::engine::{ask, docker, inspect, logs};
 use crate::ground::ground;
-use crate::support::{Folder, free_port, in_path, root, skips, wait_until};
+use crate::support::{Folder, free_port, in_path, skips, wait_until};
 
 /// A vanilla configuration asks the Internet for its address first, and waits for an answer that does not come here.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -138,20 +138,16 @@ fn the_example_comes_up_healthy_and_goes_away() {
         );
         return;
     }
-    // What `make up` and `make down` run, beside whatever else runs on this machine.
+    // Beside whatever else runs on this machine.
     let (rabbitmq, sip) = (free_port().to_string(), free_port().to_string());
     let compose = |word: &str| {
-        let mut script = Command::new(root().join("tests/docker/compose.sh"));
-        script.arg(word).env("COMPOSE_PROJECT_NAME", &ground.run.id);
-        let done = script
+        let done = commands::make(&[word])
+            .env("COMPOSE_PROJECT_NAME", &ground.run.id)
             .env("RABBITMQ_PORT", &rabbitmq)
             .env("SIP_PORT", &sip)
             .output()
-            .expect("a script can be started");
-        let said = String::from_utf8_lossy(&done.stdout).into_owned()
-            + &String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "compose.sh {word}: {said}");
-        println!("{}", said.trim());
+            .expect("make can be started");
+        println!("{}", commands::success(&format!("make {word}"), &done).trim());
     };
     compose("up");
     let project = format!("label=com.docker.compose.project={}", ground.run.id);

@@ -21,6 +21,8 @@ mod support;
 
 mod account;
 mod calls;
+mod clocks;
+mod commands;
 mod engine;
 mod faults;
 mod ground;
@@ -29,3 +31,4 @@ mod limits;
 mod node;
 mod refusals;
 mod restarts;
+mod stories;

@@ -43,7 +43,8 @@ impl Crafted {
             let file = folder.write("file", bytes);
             docker(&["cp", file.to_str().unwrap(), &format!("{name}:{path}")]);
         }
-        docker(&["commit", &name, &tag]);
+        let label = format!("LABEL {}", ground.run.label());
+        docker(&["commit", "-c", &label, &name, &tag]);
         docker(&["rm", "-f", "-v", &name]);
         Self(tag)
     }

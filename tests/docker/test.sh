@@ -13,12 +13,23 @@ SKIPS=${CARGO_TARGET_DIR:-$TREE/target}/test-skips.txt
 # What was noted of these tests before they ran.
 forget_skips() { [ ! -e "$SKIPS" ] || sed -i '/^tests\/docker: /d' "$SKIPS"; }
 if [ "${1:-}" = --or-skip ]; then
-    shift
     missing=
     if ! find_engine; then
         missing=$(no_engine)
-    elif ! said=$("$HERE/base.sh" 2>&1); then
-        missing=$(tail -n 1 <<<"${said#*: }" | sed 's/^base.sh: //')
+    else
+        # Images may take minutes to make, so what they say is shown; the last line says what is missing.
+        said=$(mktemp)
+        trap 'rm -f "$said"' EXIT
+        mkdir -p "${SKIPS%/*}"
+        if ! "$HERE/base.sh" 2>&1 | tee "$said"; then
+            missing=$(tail -n 1 "$said" | sed 's/^base.sh: //')
+        elif ! "$HERE/build.sh" 2>&1 | tee "$said"; then
+            missing=$(tail -n 1 "$said" | sed 's/^build.sh: //')
+            # What no network gives is missing; whatever else is wrong is a failure.
+            case $missing in 'the builder cannot get '*) ;; *) exit 1 ;; esac
+        fi
+        rm -f "$said"
+        trap - EXIT
     fi
     if [ -n "$missing" ]; then
         line="tests/docker: ${missing%%: *}; to get it: ${missing#*: }, then make docker-test"
@@ -28,15 +39,20 @@ if [ "${1:-}" = --or-skip ]; then
         echo "$line" >>"$SKIPS"
         exit 0
     fi
-    exec "${MAKE:-make}" -C "$TREE" --no-print-directory docker-test
+    shift
+    # What `make test` has built already.
+    export DOCKER_TEST_FEATURES=${DOCKER_TEST_FEATURES:-}
 fi
+# Where nothing has been built yet, these tests need the least: neither librdkafka nor FreeSWITCH's headers.
+export DOCKER_TEST_FEATURES=${DOCKER_TEST_FEATURES---no-default-features}
 need_builder
 build_options
 read_images
 # shellcheck disable=SC1091
 . "$STATE/modules" 2>/dev/null || die "the module has not been built into an image: make docker-build"
 
-RUN=rustbridge-$$-$(date +%s)
+# A name for the run, by which whoever gave it can look what is left of it.
+RUN=${DOCKER_TEST_RUN:-rustbridge-$$-$(date +%s)}
 clean() {
     trap '' INT TERM HUP
     local label left=
@@ -50,7 +66,10 @@ clean() {
             "$DOCKER" volume ls -q --filter "$label" | xargs -r "$DOCKER" volume rm -f >/dev/null 2>&1 || true
             left+=$("$DOCKER" ps -aq --filter "$label"; "$DOCKER" network ls -q --filter "$label"; "$DOCKER" volume ls -q --filter "$label")
         done
-        [ -n "$left" ] || return 0
+        if [ -z "$left" ]; then
+            "$DOCKER" images -q --filter "label=rustbridge.run=$RUN" | xargs -r "$DOCKER" rmi -f >/dev/null 2>&1 || true
+            return 0
+        fi
     done
     say "could not remove: $(tr '\n' ' ' <<<"$left")"
     return 1
@@ -70,24 +89,26 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
 TEST_IMAGES=()
-for module in $MODULE_IMAGES; do
+NEXT_TEST=
+for module in $MODULE_IMAGES $NEXT_MODULE; do
     image=rustbridge/test:${module#*:}
     "${BUILD[@]}" --progress plain "${OPTIONS[@]}" -f "$HERE/Dockerfile.test" --build-arg BUILDER_IMAGE=rustbridge/builder:local --build-arg "MODULE_IMAGE=$module" -t "$image" "$TREE" >"$STATE/test-image.log" 2>&1 ||
         die "the test image cannot be built from $module: $(grep -E 'error|ERROR' "$STATE/test-image.log" | tail -n 1) (all of it: $STATE/test-image.log)"
-    TEST_IMAGES+=("$image")
+    if [ "$module" = "$NEXT_MODULE" ]; then NEXT_TEST=$image; else TEST_IMAGES+=("$image"); fi
 done
 
 forget_skips
 export DOCKER
 export RUSTBRIDGE_DOCKER_RUN=$RUN
 export RUSTBRIDGE_DOCKER_FREESWITCH=$FREESWITCH_IMAGES RUSTBRIDGE_DOCKER_MODULE=$MODULE_IMAGES RUSTBRIDGE_DOCKER_TEST=${TEST_IMAGES[*]}
+export RUSTBRIDGE_DOCKER_NEXT="$NEXT_MODULE $NEXT_TEST"
 export RUSTBRIDGE_DOCKER_RABBITMQ=$RABBITMQ_IMAGE RUSTBRIDGE_DOCKER_KAFKA=$KAFKA_IMAGE RUSTBRIDGE_DOCKER_CLIENT=$CLIENT_IMAGE RUSTBRIDGE_DOCKER_BASE=$BASE_IMAGE
 cd "$TREE"
 # In the background and waited for, since a shell that waits in the foreground acts on a signal only afterwards; and in a
 # process group of its own, so that the tests end with it and start nothing while what they started is removed.
 # The tests share one network and its brokers, so one at a time.
 # shellcheck disable=SC2086
-setsid cargo test --locked ${DOCKER_TEST_FEATURES:-} --test docker -- --test-threads=1 --nocapture "$@" &
+setsid cargo test --locked $DOCKER_TEST_FEATURES --test docker -- --test-threads=1 --nocapture "$@" &
 CARGO=$!
 status=0
 wait "$CARGO" || status=$?

@@ -7,10 +7,12 @@ use std::process::{Command, Stdio};
 use serde_json::{Map, Value};
 
 use crate::stage::{
-    LIMIT, Stage, dropped, event_of, number, on_each_freeswitch, seq, wait_connected,
+    LIMIT, dropped, event_of, number, on_each_freeswitch, on_each_switch, sink, wait_balanced,
+    wait_connected,
 };
-use crate::support::clients::Message;
+use crate::support::clients::{self, Message};
 use crate::support::freeswitch::{CoreEvents, FreeSwitch};
+use crate::support::stories::{self, FILTERS};
 use crate::support::switch::Switch;
 use crate::support::{free_port, in_path, skips, wait_for, wait_until};
 
@@ -65,12 +67,6 @@ fn make_calls(test: &str, switch: &mut FreeSwitch) -> u32 {
     made + SIP_CALLS
 }
 
-fn wait_no_calls(switch: &mut FreeSwitch) {
-    wait_until(LIMIT * 2, "all calls to end", || {
-        switch.api("show channels count").contains("0 total")
-    });
-}
-
 #[test]
 fn two_hundred_live_calls_arrive_everywhere_as_the_core_tells_them() {
     let test = "two_hundred_live_calls_arrive_everywhere_as_the_core_tells_them";
@@ -85,7 +81,7 @@ fn two_hundred_live_calls_arrive_everywhere_as_the_core_tells_them() {
             let done = all.iter().filter(|event| text(event, "Event-Name") == "BACKGROUND_JOB");
             u32::try_from(done.count()).unwrap() >= jobs
         });
-        wait_no_calls(switch);
+        stories::wait_no_calls(switch);
         let last = marker(switch, &core);
         let all = core.so_far();
         let told: Vec<&Map<String, Value>> =
@@ -149,7 +145,7 @@ fn calls(events: impl Iterator<Item = Map<String, Value>>) -> BTreeMap<String, V
 /// Each call is created and destroyed once, and told in the order in which the core told it.
 fn check_calls(kind: &str, told: &[&Map<String, Value>], messages: &[Message]) {
     let as_told = calls(told.iter().map(|event| (*event).clone()));
-    let as_arrived = calls(in_order(kind, messages).into_iter());
+    let as_arrived = calls(stories::in_order(messages).into_iter());
     for (uuid, events) in as_told {
         assert_eq!(as_arrived[&uuid], events, "{kind}: {uuid}");
         for name in ["CHANNEL_CREATE ", "CHANNEL_HANGUP ", "CHANNEL_DESTROY "] {
@@ -159,81 +155,16 @@ fn check_calls(kind: &str, told: &[&Map<String, Value>], messages: &[Message]) {
     }
 }
 
-/// Events by their number in the stream.
-fn in_order(kind: &str, messages: &[Message]) -> Vec<Map<String, Value>> {
-    let by_number: BTreeMap<u64, &Message> =
-        messages.iter().map(|message| (seq(kind, message), message)).collect();
-    by_number.into_values().map(event_of).collect()
-}
-
-/// The names of events, with a letter for the leg; only those asked for.
-fn story(kind: &str, messages: &[Message], legs: &[(&str, &str)], names: &[&str]) -> Vec<String> {
-    let events = in_order(kind, messages).into_iter();
-    let told = events.filter_map(|event| {
-        let name = text(&event, "Event-Name").strip_prefix("CHANNEL_")?;
-        let (_, leg) = legs.iter().find(|(uuid, _)| *uuid == text(&event, "Unique-ID"))?;
-        names.contains(&name).then(|| format!("{name} {leg}"))
-    });
-    told.collect()
-}
-
-const LIFE: [&str; 6] = ["CREATE", "ANSWER", "BRIDGE", "UNBRIDGE", "HANGUP", "DESTROY"];
-
-fn position(story: &[String], what: &str) -> usize {
-    let found: Vec<usize> = (0..story.len()).filter(|at| story[*at] == what).collect();
-    assert_eq!(found.len(), 1, "{what} once in {story:?}");
-    found[0]
-}
-
-fn wait_created(stage: &Stage, uuid: &str, name: &str) {
-    wait_until(LIMIT, &format!("{name} of {uuid}"), || {
-        stage.arrived("file").iter().any(|message| {
-            let event = message.json();
-            text(&event, "Unique-ID") == uuid && text(&event, "Event-Name") == name
-        })
-    });
-}
-
 #[test]
 fn a_bridged_call_tells_both_legs_in_order_and_in_one_partition() {
     let test = "a_bridged_call_tells_both_legs_in_order_and_in_one_partition";
     on_each_freeswitch(test, |switch, stage| {
         let _core = load(switch);
-        let (a, b) =
-            ("aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000001");
-        let line = format!(
-            "originate {{origination_uuid={a}}}null/a &bridge([origination_uuid={b}]null/b)"
-        );
-        assert!(switch.api(&line).starts_with("+OK"));
-        wait_created(stage, a, "CHANNEL_BRIDGE");
-        switch.api(&format!("uuid_kill {a}"));
-        wait_no_calls(switch);
+        stories::make_bridged_call(switch, || stage.arrived("file"));
         for (kind, _, messages) in stage.settle(switch) {
-            let told = story(kind, &messages, &[(a, "A"), (b, "B")], &LIFE);
-            let beginning = ["CREATE A", "ANSWER A", "CREATE B", "ANSWER B", "BRIDGE A"];
-            let places = beginning.map(|what| position(&told, what));
-            assert!(places.is_sorted(), "{kind}: {told:?}");
-            for what in ["UNBRIDGE A", "HANGUP A", "HANGUP B", "DESTROY B", "DESTROY A"] {
-                assert!(position(&told, what) > places[4], "{kind}: {told:?}");
-            }
+            stories::check_bridged_call(kind, &messages);
             if kind == "kafka" {
-                let of_call = messages.iter().filter(|message| {
-                    let event = message.json();
-                    [a, b].contains(&text(&event, "Unique-ID"))
-                });
-                let partitions: BTreeMap<i64, Vec<String>> =
-                    of_call.fold(BTreeMap::new(), |mut partitions, message| {
-                        let event = message.json();
-                        let what = format!(
-                            "{} {} key {:?}",
-                            text(&event, "Event-Name"),
-                            text(&event, "Unique-ID").get(..1).unwrap_or_default(),
-                            message.key
-                        );
-                        partitions.entry(message.partition).or_default().push(what);
-                        partitions
-                    });
-                assert_eq!(partitions.len(), 1, "{partitions:#?}");
+                stories::check_one_partition(&messages);
             }
         }
     });
@@ -243,43 +174,9 @@ fn a_bridged_call_tells_both_legs_in_order_and_in_one_partition() {
 fn a_call_to_a_busy_line_tells_why_it_failed() {
     on_each_freeswitch("a_call_to_a_busy_line_tells_why_it_failed", |switch, stage| {
         let _core = load(switch);
-        let a = "aaaaaaaa-0000-4000-8000-000000000002";
-        switch.api(&format!(
-            "originate {{origination_uuid={a}}}null/a &bridge(null/cause-USER_BUSY)"
-        ));
-        wait_no_calls(switch);
-        // The far end rings, then rejects: a leg that is created and ends.
-        let c = "cccccccc-0000-4000-8000-000000000003";
-        switch
-            .api(&format!("originate {{origination_uuid={c}}}null/c &bridge(loopback/busy/test)"));
-        wait_no_calls(switch);
+        stories::make_failed_calls(switch);
         for (kind, _, messages) in stage.settle(switch) {
-            let events = in_order(kind, &messages);
-            let created: Vec<&str> = events
-                .iter()
-                .filter(|event| text(event, "Event-Name") == "CHANNEL_CREATE")
-                .map(|event| text(event, "Channel-Name"))
-                .collect();
-            assert_eq!(created[0], "null/a");
-            assert_eq!(created.iter().filter(|name| name.starts_with("null/")).count(), 2);
-            assert!(created.contains(&"loopback/busy-a"), "{created:?}");
-            for uuid in [a, c] {
-                let failed = events.iter().find(|event| {
-                    text(event, "Event-Name") == "CHANNEL_EXECUTE_COMPLETE"
-                        && text(event, "Unique-ID") == uuid
-                        && text(event, "Application") == "bridge"
-                });
-                let failed = failed.unwrap_or_else(|| panic!("{kind}: the bridge of {uuid}"));
-                assert_eq!(text(failed, "variable_originate_disposition"), "USER_BUSY", "{kind}");
-                let told = story(kind, &messages, &[(uuid, "X")], &LIFE);
-                position(&told, "DESTROY X");
-            }
-            let rejected = events.iter().find(|event| {
-                text(event, "Event-Name") == "CHANNEL_HANGUP"
-                    && text(event, "Channel-Name") == "loopback/busy-a"
-            });
-            let rejected = rejected.unwrap_or_else(|| panic!("{kind}: the far leg's end"));
-            assert_eq!(text(rejected, "Hangup-Cause"), "USER_BUSY");
+            stories::check_failed_calls(kind, &messages);
         }
     });
 }
@@ -288,82 +185,34 @@ fn a_call_to_a_busy_line_tells_why_it_failed() {
 fn channel_variables_and_sdp_are_plain_texts_in_the_json() {
     on_each_freeswitch("channel_variables_and_sdp_are_plain_texts_in_the_json", |switch, stage| {
         let _core = load(switch);
-        let a = "aaaaaaaa-0000-4000-8000-000000000004";
-        let variables = "crm_uuid=123,product_code=C68,dialed_user=1001,dialed_domain=d";
-        let line = format!("originate {{origination_uuid={a},{variables}}}null/1001 &park()");
-        assert!(switch.api(&line).starts_with("+OK"));
-        let sdp = "v=0\r\no=FreeSWITCH 1 2 IN IP4 192.0.2.1\r\n";
-        switch.fire(
-            &crate::support::switch::Event::new("GENERAL")
-                .header("variable_rtp_local_sdp_str", sdp),
-        );
-        switch.api(&format!("uuid_kill {a}"));
-        wait_no_calls(switch);
+        stories::make_described_call(switch);
         for (kind, _, messages) in stage.settle(switch) {
-            let is_created = |message: &&Message| {
-                let event = message.json();
-                text(&event, "Event-Name") == "CHANNEL_CREATE" && text(&event, "Unique-ID") == a
-            };
-            let message = messages.iter().find(is_created).expect("the call is created");
-            let event = event_of(message);
-            for name in [
-                "Event-Name",
-                "Core-UUID",
-                "FreeSWITCH-Hostname",
-                "FreeSWITCH-Switchname",
-                "FreeSWITCH-IPv4",
-                "FreeSWITCH-IPv6",
-                "Event-Date-Local",
-                "Event-Date-GMT",
-                "Event-Date-Timestamp",
-                "Event-Calling-File",
-                "Event-Calling-Function",
-                "Event-Calling-Line-Number",
-                "Event-Sequence",
-                "Channel-State",
-                "Channel-Call-State",
-                "Channel-State-Number",
-                "Channel-Name",
-                "Unique-ID",
-                "Call-Direction",
-                "Presence-Call-Direction",
-                "Channel-HIT-Dialplan",
-                "Channel-Call-UUID",
-                "Answer-State",
-                "Caller-Direction",
-                "Caller-Logical-Direction",
-                "Caller-Caller-ID-Number",
-                "Caller-Destination-Number",
-                "Caller-Unique-ID",
-                "Caller-Source",
-                "Caller-Context",
-                "Caller-Channel-Name",
-                "Caller-Profile-Index",
-                "Caller-Profile-Created-Time",
-                "Caller-Channel-Created-Time",
-                "Caller-Screen-Bit",
-                "Caller-Privacy-Hide-Name",
-                "Caller-Privacy-Hide-Number",
-                "variable_direction",
-                "variable_uuid",
-                "variable_channel_name",
-                "variable_origination_uuid",
-            ] {
-                assert!(
-                    event.get(name).is_some_and(Value::is_string),
-                    "{kind}: {name} of {event:#?}"
-                );
-            }
-            for (name, value) in variables.split(',').filter_map(|pair| pair.split_once('=')) {
-                assert_eq!(text(&event, &format!("variable_{name}")), value, "{kind}");
-            }
-            assert!(event.values().all(Value::is_string), "no nesting: {event:#?}");
-            let with_sdp =
-                messages.iter().find(|m| m.json().contains_key("variable_rtp_local_sdp_str"));
-            let with_sdp = with_sdp.expect("the event with an SDP");
-            assert_eq!(text(&with_sdp.json(), "variable_rtp_local_sdp_str"), sdp);
-            let raw = String::from_utf8_lossy(&with_sdp.body).into_owned();
-            assert!(raw.contains("v=0\\r\\no=FreeSWITCH 1 2"), "escaped as JSON does it: {raw}");
+            stories::check_described_call(kind, &messages);
+        }
+    });
+}
+
+#[test]
+fn each_filter_lets_through_exactly_the_events_that_it_names() {
+    on_each_switch("each_filter_lets_through_exactly_the_events_that_it_names", |switch, stage| {
+        let path = |number: usize| stage.folder.join(format!("filter{number}/events.ndjson"));
+        let sinks: String = (0..FILTERS.len())
+            .map(|number| {
+                let path = path(number).display().to_string();
+                let name = format!("filter{number}");
+                sink(&name, "file", FILTERS[number].0, &[("path", &path)], "")
+            })
+            .collect();
+        switch.configure(&stage.document(&sinks));
+        switch.load().expect("the module loads");
+        let fired = stories::fire_every_event(switch, |lines| {
+            stage.folder.write("every.events", lines).display().to_string()
+        });
+        wait_balanced(switch);
+        for number in 0..FILTERS.len() {
+            let folder = stage.folder.join(format!("filter{number}"));
+            let messages = clients::read_ndjson(&folder);
+            stories::check_filter(&switch.name(), number, &fired, &messages);
         }
     });
 }

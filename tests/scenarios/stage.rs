@@ -362,7 +362,5 @@ pub(crate) fn gap(message: &Message) -> Option<(u64, u64)> {
 
 /// The event of a message, without what a file adds to it.
 pub(crate) fn event_of(message: &Message) -> serde_json::Map<String, Value> {
-    let mut event = message.json();
-    event.retain(|name, _| !name.starts_with("rb-"));
-    event
+    message.event()
 }

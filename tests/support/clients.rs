@@ -37,6 +37,19 @@ impl Message {
         super::recorded::parse(&self.body)
     }
 
+    /// The event, without what a file adds to it.
+    pub fn event(&self) -> Map<String, Value> {
+        let mut event = self.json();
+        event.retain(|name, _| !name.starts_with("rb-"));
+        event
+    }
+
+    /// Its number in its sink's stream: a header, or what a file adds to the line.
+    pub fn seq(&self) -> u64 {
+        let in_line = || self.json().get("rb-seq")?.as_str()?.parse().ok();
+        self.number("seq").or_else(in_line).unwrap_or_else(|| panic!("no seq: {self:?}"))
+    }
+
     /// A header that is a number: `rb_seq`.
     pub fn number(&self, header: &str) -> Option<u64> {
         self.headers.get(header)?.parse().ok()

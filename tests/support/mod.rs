@@ -30,6 +30,7 @@ pub mod proxy;
 pub mod rabbitmq;
 pub mod recorded;
 pub mod skips;
+pub mod stories;
 pub mod switch;
 
 use std::env;
