@@ -61,8 +61,9 @@ impl Letter {
         "x-original-event",
     ];
 
-    /// The letter for a message that is given up now after `attempts`.
-    pub fn of(message: &Outgoing<'_>, attempts: u32, reason: &str) -> Self {
+    /// The letter for a message that is given up now after `attempts`. `key` is the one that it
+    /// was sent by.
+    pub fn of(message: &Outgoing<'_>, key: &[u8], attempts: u32, reason: &str) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut letter = Self {
             time_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
@@ -74,9 +75,7 @@ impl Letter {
             ..Self::default()
         };
         message.write_id(&mut letter.message_id);
-        let mut key = Vec::new();
-        message.write_routing_key(&mut key);
-        letter.key = lossy(&key);
+        letter.key = lossy(key);
         let stamp = message.stamp;
         message.record.store(message.names, message.boot, stamp.reuse, &mut letter.stored);
         letter

@@ -20,7 +20,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -98,6 +98,8 @@ pub struct DeadLetters {
     state: Mutex<State>,
     /// Something waits for the publisher: a retry or a flush.
     busy: AtomicBool,
+    /// Letters in the files, for whoever must not wait for the lock.
+    kept: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -146,7 +148,12 @@ impl DeadLetters {
             removed_at: now,
         };
         let report = state.open(dir, now);
-        let dead = Self { dir: dir.into(), state: Mutex::new(state), busy: AtomicBool::new(false) };
+        let dead = Self {
+            dir: dir.into(),
+            kept: AtomicU64::new(state.kept()),
+            state: Mutex::new(state),
+            busy: AtomicBool::new(false),
+        };
         (dead, report)
     }
 
@@ -181,6 +188,7 @@ impl DeadLetters {
         }
         let mut state = self.state();
         state.flush(&self.dir, Instant::now());
+        self.kept.store(state.kept(), Ordering::Relaxed);
         let idle = state.wanted.is_none() && state.settled.is_empty();
         self.busy.store(!idle, Ordering::Release);
     }
@@ -202,6 +210,7 @@ impl DeadLetters {
         // What is only in memory yet is wanted too.
         let mut state = self.state();
         state.flush(&self.dir, Instant::now());
+        self.kept.store(state.kept(), Ordering::Relaxed);
         let last = last.min(state.store.as_ref().map_or(0, Store::last_id));
         let found = reader::ids(&self.dir, first, last);
         let fresh =
@@ -251,8 +260,8 @@ impl DeadLetters {
         self.state().retrying.remove(&id);
     }
 
-    /// Throws letters away. Returns how many; those on their way to the broker again go too, and
-    /// are delivered all the same.
+    /// Throws letters away. Returns how many. Those on their way to the broker again stay until
+    /// that is decided.
     ///
     /// # Errors
     ///
@@ -263,12 +272,26 @@ impl DeadLetters {
         }
         let mut state = self.state();
         state.flush(&self.dir, Instant::now());
-        let Some(store) = state.store.as_mut() else { return Ok(0) };
-        let purged = match which {
-            Which::All => store.clear(),
-            Which::One(id) => store.remove(&BTreeSet::from([id])),
+        let State { store: Some(store), retrying, settled, .. } = &mut *state else {
+            return Ok(0);
         };
+        let is_busy = |id: &u64| retrying.contains(id) || settled.contains(id);
+        let purged = match which {
+            Which::One(id) if is_busy(&id) => Ok(0),
+            Which::One(id) => store.remove(&BTreeSet::from([id])),
+            Which::All if retrying.is_empty() && settled.is_empty() => store.clear(),
+            Which::All => {
+                let all = reader::ids(&self.dir, 0, store.last_id());
+                store.remove(&all.filter(|id| !is_busy(id)).collect())
+            }
+        };
+        self.kept.store(state.kept(), Ordering::Relaxed);
         purged.map_err(|source| PurgeError::Disk { dir: self.dir.clone(), source })
+    }
+
+    /// Letters in the files. Waits for nothing.
+    pub fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
     }
 
     /// Letters from the id `from` on, at most `limit`. For any thread of a command's.
@@ -319,6 +342,10 @@ pub enum PurgeError {
 }
 
 impl State {
+    fn kept(&self) -> u64 {
+        self.store.as_ref().map_or(0, |store| store.totals().letters)
+    }
+
     fn open(&mut self, dir: &Path, now: Instant) -> Report {
         self.open_at = now + OPEN_AGAIN;
         if self.max_bytes == 0 {

@@ -188,6 +188,22 @@ fn a_purge_takes_one_or_all_and_ids_are_never_given_twice() {
 }
 
 #[test]
+fn a_purge_leaves_what_is_on_its_way_to_the_broker() {
+    let folder = Folder::new();
+    let dead = open(&folder, MIB);
+    fill(&dead, 4);
+    assert_eq!(dead.kept(), 4);
+    dead.ask_retry(Which::One(2)).unwrap();
+    assert_eq!(dead.take_retries(9).len(), 1);
+    assert_eq!(dead.purge(Which::One(2)).unwrap(), 0);
+    assert_eq!(dead.purge(Which::All).unwrap(), 3);
+    assert_eq!((ids(&dead), dead.kept()), (vec![2], 1));
+    dead.give_back(2);
+    assert_eq!(dead.purge(Which::All).unwrap(), 1);
+    assert_eq!(dead.kept(), 0);
+}
+
+#[test]
 fn a_folder_that_another_uses_is_said_and_letters_are_counted() {
     let folder = Folder::new();
     let first = open(&folder, MIB);
@@ -293,9 +309,9 @@ fn a_message_is_revived_with_its_own_id_and_copied_with_the_reason() {
         index: &index,
         names: &names,
     };
-    let letter = Letter::of(&message, 3, "unroutable");
+    let letter = Letter::of(&message, b"calls.u-1", 3, "unroutable");
     assert_eq!(letter.message_id, "core-77-1");
-    assert_eq!(letter.key, "event.fs1.CHANNEL_CREATE._.u-1");
+    assert_eq!(letter.key, "calls.u-1");
 
     let revived = letter.revive(&names).unwrap();
     let mut index = Index::default();

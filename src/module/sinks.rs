@@ -273,12 +273,13 @@ impl SinkSet {
         for sink in self.running.drain(..) {
             let name = sink.config.name.clone();
             let (board, ring) = (sink.pipeline.board(), Arc::clone(&sink.target.ring));
+            let dead_letters = sink.dead_letters;
             let ended = sink.pipeline.finish(deadline + END_TIME);
             if let Err(error) = &ended {
                 log::error!("[{name}] {error}");
                 all_ended = false;
             }
-            let status = board.view(&ring);
+            let status = board.view(&ring, dead_letters.kept());
             let account = status.account;
             log::info!(
                 target: "mod_rustbridge::notice",

@@ -254,7 +254,13 @@ impl Publisher {
                 index: &self.index,
                 names: &settings.names,
             };
-            let letter = Letter::of(&message, item.attempts + 1, reason);
+            let mut key = Vec::new();
+            match self.link.sink() {
+                Some(sink) => sink.write_key(&message, &mut key),
+                // Being opened: what was handed to it has been answered for before.
+                None => message.write_routing_key(&mut key),
+            }
+            let letter = Letter::of(&message, &key, item.attempts + 1, reason);
             let copy = settings.dead_letter_destination.as_ref().and_then(|destination| {
                 letter.to_publish_record(destination, &settings.node, &settings.names).ok()
             });

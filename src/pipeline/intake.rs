@@ -250,10 +250,14 @@ impl Publisher {
         }
     }
 
-    /// Counts a message as lost.
+    /// Counts a message as lost; one from the dead letters goes back there.
     pub(super) fn discard(&mut self, item: Item, reason: DropReason) {
-        if matches!(item.origin, Origin::Retry(_)) {
-            self.ring.account().recovered(1);
+        if let Origin::Retry(letter) = item.origin {
+            if let Some(dead_letters) = &self.settings.dead_letters {
+                dead_letters.give_back(letter);
+            }
+            self.pool.release(item.record);
+            return;
         }
         if !item.is_own() {
             self.ring.account().dropped(reason, 1);

@@ -133,12 +133,17 @@ impl Link {
         };
     }
 
-    /// The broker in use or tried last.
-    pub(super) fn peer(&self) -> Option<String> {
+    /// The sink, wherever it is, unless it is being opened.
+    pub(super) fn sink(&self) -> Option<&dyn Sink> {
         match self {
-            Self::Up(sink) | Self::Down(sink) => Some(sink.peer()),
+            Self::Up(sink) | Self::Down(sink) => Some(sink.as_ref()),
             _ => None,
         }
+    }
+
+    /// The broker in use or tried last.
+    pub(super) fn peer(&self) -> Option<String> {
+        self.sink().map(Sink::peer)
     }
 
     /// Whether an attempt may be started.

@@ -144,7 +144,8 @@ impl Pipeline {
 
     /// How it is doing.
     pub fn status(&self) -> SinkStatus {
-        self.board.view(&self.ring)
+        let dead_letters = self.settings.dead_letters.as_ref().map_or(0, |letters| letters.kept());
+        self.board.view(&self.ring, dead_letters)
     }
 
     /// Where its status is posted, also after its end.

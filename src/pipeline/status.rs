@@ -77,6 +77,8 @@ pub struct SinkStatus {
     pub panics: u64,
     /// The disk behind the queue, when there is one.
     pub spool: Option<SpoolStatus>,
+    /// Dead letters that are kept: of any life, and without those that gave way or were taken out.
+    pub dead_letters: u64,
 }
 
 /// A sink's spool at one moment, posted a few times a second.
@@ -216,8 +218,8 @@ impl StatusBoard {
         self.blocked_ms.fetch_add(time, Ordering::Relaxed);
     }
 
-    /// The sink now. `ring` is its queue.
-    pub fn view(&self, ring: &Ring) -> SinkStatus {
+    /// The sink now. `ring` is its queue, `dead_letters` says how many it keeps.
+    pub fn view(&self, ring: &Ring, dead_letters: u64) -> SinkStatus {
         let slow = self.slow().clone();
         let (events, bytes) = ring.held();
         SinkStatus {
@@ -235,6 +237,7 @@ impl StatusBoard {
             blocked: Duration::from_millis(self.blocked_ms.load(Ordering::Relaxed)),
             panics: self.panics.load(Ordering::Relaxed),
             spool: slow.spool,
+            dead_letters,
         }
     }
 }

@@ -30,7 +30,7 @@ pub enum DropReason {
     Panic,
     /// No memory for the copy.
     OutOfMemory,
-    /// Taken away by an operator (`dlq purge`, `spool purge`).
+    /// Taken away by an operator (`dlq purge`).
     Purged,
 }
 

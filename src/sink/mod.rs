@@ -59,6 +59,11 @@ pub trait Sink: Send {
     /// The broker in use or tried last, for status and logs. Holds no secret.
     fn peer(&self) -> String;
 
+    /// Appends the key that the message goes by here.
+    fn write_key(&self, message: &Outgoing<'_>, out: &mut Vec<u8>) {
+        message.write_routing_key(out);
+    }
+
     /// Since when the broker asks us to stop sending (`connection.blocked`, a full queue).
     fn blocked_since(&self) -> Option<Instant> {
         None

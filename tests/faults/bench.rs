@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-//! One row at work: a host with the module, a broker, and the account at the end.
+//! One row at work: a switch with the module, a broker, and the account at the end.
 
 use std::env;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,10 +14,11 @@ use serde_json::Value;
 
 use crate::broker::{Broker, Kind, Shared};
 use crate::stream::{Stream, streams};
+use crate::support::freeswitch::{FreeSwitch, Installation};
 use crate::support::host::Host;
 use crate::support::oracle::{self, Verdict};
-use crate::support::switch::{Delivered, Load, Switch};
-use crate::support::{target, wait_until};
+use crate::support::switch::{Delivered, Load, Running, Switch};
+use crate::support::{skips, target, wait_until};
 
 /// How long anything may take that is waited for: machines are slow at times.
 pub(crate) const LIMIT: Duration = Duration::from_secs(180);
@@ -24,11 +26,18 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 /// The name of the sink.
 pub(crate) const SINK: &str = "out";
 
+/// Whether the rows run at their large size: `SOAK=1`.
+pub(crate) fn is_large() -> bool {
+    env::var("SOAK").is_ok_and(|value| !value.is_empty() && value != "0")
+}
+
 /// The small number by default, the large one with `SOAK=1`.
 pub(crate) fn size(small: u64, large: u64) -> u64 {
-    let soak = env::var("SOAK").is_ok_and(|value| !value.is_empty() && value != "0");
-    if soak { large } else { small }
+    if is_large() { large } else { small }
 }
+
+/// A configuration that a switch starts with; each row writes its own.
+const NOTHING: &str = "<configuration name=\"rustbridge.conf\"/>";
 
 /// A row that runs.
 pub(crate) struct Row<'b> {
@@ -36,20 +45,61 @@ pub(crate) struct Row<'b> {
     pub(crate) broker: MutexGuard<'b, Broker>,
     /// The exchange and its queue, or the topic: of this row alone.
     pub(crate) place: String,
-    pub(crate) host: Host,
+    pub(crate) host: Box<dyn Switch>,
+    /// The switch's own: configuration, log, and the module's storage.
+    pub(crate) folder: PathBuf,
+    /// More lines of the module's settings.
+    pub(crate) settings: String,
     started: Instant,
+    /// The longest that the switch waited for its handlers over one event.
+    longest_ns: f64,
 }
 
 impl Row<'_> {
-    /// Runs a row, or notes why it cannot be run here.
-    pub(crate) fn run(name: &str, kind: Kind, body: fn(&mut Row<'_>)) {
+    /// Runs a row, or notes why it cannot be run here. `ground` is a broker, in a real FreeSWITCH when it says so.
+    pub(crate) fn run(name: &str, ground: &str, body: fn(&mut Row<'_>)) {
+        let Some(shared) = Shared::of(name, Kind::named(ground)) else { return };
+        let short = name.rsplit("::").next().unwrap_or(name);
+        if !ground.ends_with("in_freeswitch") {
+            let host = Host::new(NOTHING);
+            let folder = host.folder().to_owned();
+            return Row::on(short.to_owned(), &shared, Box::new(host), folder, body);
+        }
+        let mut installations = skips::unless(name, Installation::all()).unwrap_or_default();
+        // At the small size each broker meets one of them, at the large one all.
+        if !is_large() && !installations.is_empty() {
+            let last = installations.len() - 1;
+            let one = if shared.lock().kind() == Kind::Kafka { 0 } else { last };
+            installations = vec![installations.swap_remove(one)];
+        }
+        for installation in installations {
+            let switch = FreeSwitch::with(installation, NOTHING, &[]);
+            let folder = switch.folder().to_owned();
+            let version = switch.name();
+            let version = version.split('-').next().unwrap_or_default();
+            let name = format!("{short} {version}");
+            Row::on(name, &shared, Box::new(switch), folder, body);
+        }
+    }
+
+    fn on(
+        name: String,
+        shared: &Shared,
+        host: Box<dyn Switch>,
+        folder: PathBuf,
+        body: fn(&mut Row<'_>),
+    ) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let Some(shared) = Shared::of(name, kind) else { return };
-        let place = format!("faults.{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let broker = shared.lock();
-        let host = Host::new("<configuration name=\"rustbridge.conf\"/>");
-        let name = name.rsplit("::").next().unwrap_or(name).to_owned();
-        let mut row = Row { name, broker, place, host, started: Instant::now() };
+        let mut row = Row {
+            name,
+            broker: shared.lock(),
+            place: format!("faults.{}", NEXT.fetch_add(1, Ordering::Relaxed)),
+            host,
+            folder,
+            settings: "<param name=\"live-calls\" value=\"false\"/>".to_owned(),
+            started: Instant::now(),
+            longest_ns: 0.0,
+        };
         body(&mut row);
         row.host.stop();
     }
@@ -68,12 +118,12 @@ impl Row<'_> {
             .iter()
             .position(|(name, _)| name == "events")
             .map_or_else(|| "CHANNEL_STATE".to_owned(), |at| parameters.remove(at).1);
-        let storage = self.host.folder().join("storage");
+        let storage = self.folder.join("storage");
         let mut xml = format!(
             "<configuration name=\"rustbridge.conf\">\n<settings>\n<param name=\"storage-dir\" value=\"{}\"/>\n\
-             <param name=\"live-calls\" value=\"false\"/>\n</settings>\n<sinks>\n\
-             <sink name=\"{SINK}\" type=\"{}\" events=\"{events}\">\n",
+             {}\n</settings>\n<sinks>\n<sink name=\"{SINK}\" type=\"{}\" events=\"{events}\">\n",
             storage.display(),
+            self.settings,
             self.broker.sink_type(),
         );
         for (name, value) in parameters {
@@ -103,6 +153,19 @@ impl Row<'_> {
     /// Generates numbered events on one thread, as fast as they are taken.
     pub(crate) fn deliver(&mut self, count: u64) -> Delivered {
         self.host.deliver(&Load { count, ..Load::default() })
+    }
+
+    /// Generates numbered events while the row goes on; [`Row::ended`] ends it.
+    pub(crate) fn flow(&mut self, load: &Load) -> Box<dyn Running> {
+        self.host.generate_later(&load.line())
+    }
+
+    /// Stops a flow, and says what it was.
+    pub(crate) fn ended(&mut self, flow: Box<dyn Running>) -> Delivered {
+        self.host.generate("stop");
+        let sent = Delivered::parse(&flow.finish());
+        self.host.generate("go");
+        sent
     }
 
     /// The sink's part of `rustbridge status json`.
@@ -153,6 +216,7 @@ impl Row<'_> {
         dropped: u64,
         duplicates_max: usize,
     ) -> (Verdict, Stream) {
+        self.took(sent);
         let boot = self.boot();
         let mut streams = streams(self.broker.read(&self.place));
         let stream = streams.remove(&boot).unwrap_or_default();
@@ -182,16 +246,30 @@ impl Row<'_> {
         (verdict, stream)
     }
 
+    /// Takes note of how long handlers took over these.
+    pub(crate) fn took(&mut self, sent: &[Delivered]) {
+        for sent in sent {
+            let longest = sent.numbers.get("max_ns").copied().unwrap_or_default();
+            self.longest_ns = self.longest_ns.max(longest);
+        }
+    }
+
     /// A line of the table that `make soak` prints.
     pub(crate) fn note(&self, verdict: &Verdict, duplicates: usize) {
+        let longest = if self.longest_ns > 0.0 {
+            format!("{:.3} ms", self.longest_ns / 1e6)
+        } else {
+            "-".to_owned()
+        };
         let line = format!(
-            "{:<62} {:<9} {:>9} {:>6} {:>6} {:>6} {:>7.1}",
+            "{:<78} {:<9} {:>9} {:>6} {:>6} {:>6} {:>11} {:>7.1}",
             self.name.replace('_', " "),
             format!("{:?}", self.broker.kind()),
             verdict.generated,
             verdict.lost.len(),
             duplicates,
             verdict.disordered.len(),
+            longest,
             self.started.elapsed().as_secs_f64()
         );
         let file = OpenOptions::new().create(true).append(true).open(target().join("faults.txt"));

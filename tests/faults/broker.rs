@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::support::clients::{self, Message};
 use crate::support::kafka::Kafka;
+use crate::support::proxy::Proxy;
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::skips::{self, Missing};
 
@@ -17,7 +18,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     pub(crate) fn named(name: &str) -> Self {
-        if name == "kafka" { Self::Kafka } else { Self::RabbitMq }
+        if name.starts_with("kafka") { Self::Kafka } else { Self::RabbitMq }
     }
 
     /// What a sink of this kind has in flight at most, here: the bound on what one incident may deliver twice.
@@ -91,6 +92,14 @@ impl Broker {
         match self {
             Self::RabbitMq(node) => node.port(),
             Self::Kafka(node) => node.port(),
+        }
+    }
+
+    /// A network between the sink and the node: to be used by its port.
+    pub(crate) fn proxy(&self) -> Proxy {
+        match self {
+            Self::RabbitMq(node) => Proxy::to(node.port()),
+            Self::Kafka(node) => node.proxy(),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::outage::first_ten;
 use crate::stream::streams;
 use crate::support::clients;
 use crate::support::oracle;
-use crate::support::switch::{Event, Switch};
+use crate::support::switch::Event;
 
 /// Events that no queue takes: list, show, purge one, bind a queue, send the others again.
 pub(crate) fn unroutable(row: &mut Row<'_>) {

@@ -7,16 +7,24 @@ use crate::bench::{Row, assert_balanced, dropped, on_disk, size};
 use crate::broker::Kind;
 use crate::consumers;
 use crate::support::proxy::{Mode, Proxy};
-use crate::support::switch::{Delivered, Load, Switch};
+use crate::support::switch::{Delivered, Load};
 
 /// F1. Events flow all the time, and the broker dies while they do.
 pub(crate) fn killed_again_and_again(row: &mut Row<'_>) {
-    let kills = size(3, 10);
+    killed(row, size(3, 10));
+}
+
+/// F1 in a real FreeSWITCH.
+pub(crate) fn killed_in_freeswitch(row: &mut Row<'_>) {
+    killed(row, size(1, 10));
+}
+
+fn killed(row: &mut Row<'_>, kills: u64) {
     let rate = u32::try_from(size(250, 2000)).unwrap();
     consumers::prepare(row);
     row.begin(&[]);
     let load = Load { count: size(100_000, 3_000_000), rate, ..Load::default() };
-    let flow = row.host.generate_later(&load.line());
+    let flow = row.flow(&load);
     for _ in 0..kills {
         let before = row.sink()["delivered"].as_u64().unwrap();
         row.wait_sink("events to flow", |sink| {
@@ -29,8 +37,7 @@ pub(crate) fn killed_again_and_again(row: &mut Row<'_>) {
         row.broker.start_again();
     }
     row.wait_sink("the connection", |sink| sink["state"] == "connected");
-    row.host.command("stop");
-    let sent = [first_ten(), Delivered::parse(&flow.finish())];
+    let sent = [first_ten(), row.ended(flow)];
     let sink = row.wait_all_delivered();
     assert_balanced(&sink);
     let window = row.broker.kind().window();

@@ -10,7 +10,7 @@ soak: setup build host ## The fault matrix at its large size, and its table: hou
 	@rm -f $(TARGET)/faults.txt
 	@SOAK=1 RUSTBRIDGE_MODULE=$(MODULE) $(CARGO) test $(LOCKED) --release --test faults -- --nocapture $(ROWS); \
 	status=$$?; \
-	SOAK=1 RUSTBRIDGE_MODULE=$(MODULE) $(CARGO) test $(LOCKED) --release --test scenarios two_hundred_loads || status=1; \
-	printf '\n%-62s %-9s %9s %6s %6s %6s %7s\n' fault broker events lost twice order seconds; \
+	SOAK=1 RUSTBRIDGE_MODULE=$(MODULE) $(CARGO) test $(LOCKED) --release --test scenarios -- two_hundred_loads brokers_that_stop || status=1; \
+	printf '\n%-78s %-9s %9s %6s %6s %6s %11s %7s\n' fault broker events lost twice order 'longest cb' seconds; \
 	cat $(TARGET)/faults.txt 2>/dev/null; \
 	exit $$status

@@ -17,6 +17,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bindings;
 mod calls;
 mod hostile;
 mod hot_path;
@@ -24,6 +25,5 @@ mod lifecycle;
 mod outage;
 mod peers;
 mod playback;
-mod selection;
 mod stage;
 mod surfaces;

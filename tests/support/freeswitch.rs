@@ -97,7 +97,8 @@ struct EventSocket(BufReader<TcpStream>);
 impl EventSocket {
     fn connect(port: u16) -> std::io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(300)))?;
+        // As long as the longest call lasts, which is a generator's.
+        stream.set_read_timeout(Some(Duration::from_secs(1800)))?;
         let mut socket = Self(BufReader::new(stream));
         socket.packet()?;
         socket.send("auth ClueCon")?;

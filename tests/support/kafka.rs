@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::certificates::Authority;
 use super::process::Leashed;
+use super::proxy::Proxy;
 use super::skips::Missing;
 use super::{Folder, free_port, in_path, wait_until};
 
@@ -36,6 +37,8 @@ pub struct Kafka {
     jars: PathBuf,
     port: u16,
     secure_port: u16,
+    /// Where it listens for what comes by a proxy, and where it says that clients should go for that.
+    proxied: (u16, u16),
     server: Option<Leashed>,
 }
 
@@ -71,12 +74,19 @@ impl Kafka {
         let jars = find()?;
         let folder = Folder::new("kafka");
         let (port, secure_port, controller) = (free_port(), free_port(), free_port());
-        let mut listeners =
-            format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+        let proxied = (free_port(), free_port());
+        let mut listeners = format!(
+            "PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{},CONTROLLER://127.0.0.1:{controller}",
+            proxied.0
+        );
+        let mut advertised =
+            format!("PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{}", proxied.1);
         let mut more = String::new();
         if let Some(authority) = options.secure {
             let own = authority.sign("kafka", &["DNS:localhost", "IP:127.0.0.1"], 2);
-            write!(listeners, ",SASL_SSL://127.0.0.1:{secure_port}").unwrap();
+            for list in [&mut listeners, &mut advertised] {
+                write!(list, ",SASL_SSL://127.0.0.1:{secure_port}").unwrap();
+            }
             write!(
                 more,
                 "ssl.keystore.type=PEM\nssl.keystore.location={}\nssl.truststore.type=PEM\nssl.truststore.location={}\n\
@@ -92,8 +102,9 @@ impl Kafka {
             format!(
                 "process.roles=broker,controller\nnode.id=1\n\
                  controller.quorum.bootstrap.servers=127.0.0.1:{controller}\nlisteners={listeners}\n\
+                 advertised.listeners={advertised}\n\
                  controller.listener.names=CONTROLLER\nlistener.security.protocol.map=\
-                 CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL\n\
+                 CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SASL_SSL:SASL_SSL\n\
                  log.dirs={}\nnum.partitions=3\nauto.create.topics.enable={}\n\
                  offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
                  transaction.state.log.min.isr=1\nshare.coordinator.state.topic.replication.factor=1\n\
@@ -103,7 +114,7 @@ impl Kafka {
                 options.properties
             ),
         );
-        let mut node = Self { folder, jars, port, secure_port, server: None };
+        let mut node = Self { folder, jars, port, secure_port, proxied, server: None };
         let format = ["format", "--standalone", "-t", "cnVzdGJyaWRnZS10ZXN0cw", "-c"];
         let properties = node.folder.join("server.properties");
         let made = node.java("kafka.tools.StorageTool").args(format).arg(&properties).output();
@@ -135,6 +146,12 @@ impl Kafka {
     /// The listener with TLS and SASL.
     pub fn secure_bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.secure_port)
+    }
+
+    /// A network of its own between clients and the node: a client that bootstraps by the proxy's port stays behind it.
+    pub fn proxy(&self) -> Proxy {
+        let (listens, tells) = self.proxied;
+        Proxy::at(tells, listens)
     }
 
     /// Starts the node after `kill` or `stop`: same ports, same data.

@@ -53,7 +53,12 @@ const POLL: Duration = Duration::from_millis(20);
 impl Proxy {
     /// Listens on a free port of 127.0.0.1 for what goes to `port`.
     pub fn to(port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port can be bound");
+        Self::at(0, port)
+    }
+
+    /// The same on the port `own`: what a broker tells its clients to come to.
+    pub fn at(own: u16, port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", own)).expect("a port can be bound");
         listener.set_nonblocking(true).expect("a socket can be made non-blocking");
         let own = listener.local_addr().expect("a bound socket has an address").port();
         let shared = Arc::new(Shared {

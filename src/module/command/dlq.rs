@@ -12,6 +12,7 @@ use super::status::{ago, pretty};
 use super::{ok, table, words};
 use crate::dead::{DeadLetters, Letter, Which};
 use crate::event::{EventNames, Index};
+use crate::queue::DropReason;
 
 /// What may follow `dlq`.
 pub(super) const ACTIONS: &[&str] = &["list", "show", "retry", "purge"];
@@ -57,6 +58,12 @@ pub(super) fn run(module: &Module, line: &str) -> Result<String, String> {
         }
         _ => {
             let count = dead.purge(some(action, which)?).map_err(|error| error.to_string())?;
+            // They enter the account again, and leave it for good.
+            if let Some(pipeline) = lock(&module.sinks).find(sink) {
+                let account = pipeline.ring().account();
+                account.recovered(count);
+                account.dropped(DropReason::Purged, count);
+            }
             Ok(done(json, "purged", count, &format!("of {sink} thrown away")))
         }
     }

@@ -83,6 +83,7 @@ fn sink_json(status: &SinkStatus) -> Value {
         "delivered": account.delivered,
         "dropped": dropped,
         "dead": account.dead,
+        "dead_letters": status.dead_letters,
         "waiting": status.waiting,
         "recovered": account.recovered,
         "memory_bytes": status.memory_bytes,
@@ -207,6 +208,7 @@ pub(super) fn table(module: &Module) -> String {
                     account.delivered,
                     account.dropped_total(),
                     account.dead,
+                    status.dead_letters,
                     status.waiting,
                 ]
                 .map(|count| count.to_string()),
@@ -225,6 +227,7 @@ pub(super) fn table(module: &Module) -> String {
             "delivered",
             "dropped",
             "dead",
+            "letters",
             "waiting",
         ],
         &rows,

@@ -29,6 +29,7 @@ use self::stream::Stream;
 use self::wire::Wire;
 use crate::codec::Outgoing;
 use crate::config::amqp::{AmqpConfig, AmqpUrl};
+use crate::config::template::{Purpose, Template};
 use crate::sink::{Class, Interrupt, Outcome, Sink, SinkError};
 
 /// A sink that publishes to an exchange and counts what the broker confirms.
@@ -41,6 +42,7 @@ pub struct AmqpSink {
     current: usize,
     session: Option<Session>,
     lessons: Lessons,
+    routing_key: Template,
 }
 
 impl AmqpSink {
@@ -49,6 +51,7 @@ impl AmqpSink {
     pub fn new(mut config: AmqpConfig, node: &str, name: &str, interrupt: Arc<Interrupt>) -> Self {
         config.connection_name.get_or_insert_with(|| format!("{node} {name}"));
         Self {
+            routing_key: Template::new(&config.routing_key, Purpose::RoutingKey),
             config,
             node: node.to_owned(),
             interrupt,
@@ -102,6 +105,10 @@ impl Sink for AmqpSink {
             self.current = (self.current + 1) % self.config.brokers.len();
         }
         Err(summary(failures).unwrap_or_else(|| self.not_open()))
+    }
+
+    fn write_key(&self, message: &Outgoing<'_>, out: &mut Vec<u8>) {
+        message.write_routing_key_with(&self.routing_key, out);
     }
 
     fn window(&self) -> usize {

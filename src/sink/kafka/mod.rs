@@ -359,6 +359,10 @@ impl Sink for KafkaSink {
         self.probe(deadline)
     }
 
+    fn write_key(&self, message: &Outgoing<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(message.record_key(&self.key_template, &mut Vec::new()));
+    }
+
     fn window(&self) -> usize {
         usize::try_from(self.config.in_flight_max).unwrap_or(usize::MAX)
     }

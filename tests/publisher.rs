@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT
+//! A publisher before a broker of the test's making: what its spool takes of each class, and what becomes of a dead
+//! letter that brings it down when it is sent again.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails by panicking")]
+
+use std::fs;
+use std::io::{Error, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use mod_rustbridge::codec::Outgoing;
+use mod_rustbridge::config::delivery::{ReconnectConfig, SpoolMode, WhenFull};
+use mod_rustbridge::dead::{DeadLetters, Which};
+use mod_rustbridge::event::{Class, EventNames, Record};
+use mod_rustbridge::pipeline::{Pipeline, Settings, SinkStatus, StoreSettings};
+use mod_rustbridge::queue::{DropReason, Limits, Pool, Ring};
+use mod_rustbridge::sink::{Interrupt, Outcome, Sink, SinkError};
+use mod_rustbridge::spool::{Disk, Fsync, Spool, SpoolConfig};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("rustbridge-{name}-{}", std::process::id()));
+        drop(fs::remove_dir_all(&path));
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+const AWAY: u8 = 0;
+const REJECTS: u8 = 1;
+const CRASHES: u8 = 2;
+const TAKES: u8 = 3;
+
+/// A broker that does with messages what it is told to at the moment.
+struct Broker {
+    does: Arc<AtomicU8>,
+    taken: Vec<u64>,
+    interrupt: Arc<Interrupt>,
+}
+
+impl Sink for Broker {
+    fn open(&mut self, _: Instant) -> Result<(), SinkError> {
+        self.taken.clear();
+        if self.does.load(Ordering::SeqCst) == AWAY {
+            let source = Error::from(ErrorKind::ConnectionRefused);
+            return Err(SinkError::Disconnected { peer: self.peer(), source });
+        }
+        Ok(())
+    }
+
+    fn window(&self) -> usize {
+        64
+    }
+
+    fn send(&mut self, tag: u64, message: &Outgoing<'_>) -> Result<(), SinkError> {
+        let is_event = message.subclass().is_none();
+        match self.does.load(Ordering::SeqCst) {
+            REJECTS if is_event => {
+                Err(SinkError::Rejected { peer: self.peer(), reason: "not this one".into() })
+            }
+            CRASHES if is_event => std::panic::panic_any("a fault on purpose"),
+            _ => {
+                self.taken.push(tag);
+                Ok(())
+            }
+        }
+    }
+
+    fn poll(&mut self, budget: Duration, outcomes: &mut Vec<Outcome>) -> Result<(), SinkError> {
+        if self.taken.is_empty() {
+            self.interrupt.wait(budget);
+        }
+        outcomes.extend(self.taken.drain(..).map(Outcome::Delivered));
+        Ok(())
+    }
+
+    fn close(&mut self, _: Instant) {}
+
+    fn peer(&self) -> String {
+        "broker".into()
+    }
+
+    fn write_key(&self, _: &Outgoing<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"a key of this sink");
+    }
+}
+
+struct Bench {
+    pipeline: Pipeline,
+    ring: Arc<Ring>,
+    does: Arc<AtomicU8>,
+}
+
+/// Percent of queue and spool, by class.
+const SHARES: [u8; 3] = [100, 80, 40];
+
+fn start(does: u8, store: Option<StoreSettings>, dead_letters: Option<Arc<DeadLetters>>) -> Bench {
+    let limits = Limits { events: 1024, bytes: 1 << 24, percent: SHARES, slack_percent: 0 };
+    let ring = Arc::new(Ring::new(limits, Arc::default()));
+    let wait = Duration::from_millis(10);
+    let settings = Settings {
+        name: "out".into(),
+        kind: "file",
+        node: "fs1".into(),
+        boot: "B".into(),
+        names: Arc::new(EventNames::new(["CUSTOM", "DTMF"])),
+        linger: Duration::from_millis(2),
+        reconnect: ReconnectConfig {
+            min: wait,
+            max: wait,
+            refused: wait,
+            return_to_primary: Duration::ZERO,
+        },
+        open_timeout: PATIENCE,
+        when_full: WhenFull::DropNewest,
+        max_attempts: 3,
+        store,
+        dead_letters,
+        dead_letter_destination: None,
+        stream_file: None,
+        prepare: || {},
+    };
+    let does = Arc::new(AtomicU8::new(does));
+    let told = Arc::clone(&does);
+    let pool = Arc::new(Pool::new(64, 8, 8192));
+    let make = move |interrupt| -> Box<dyn Sink> {
+        Box::new(Broker { does: told, taken: Vec::new(), interrupt })
+    };
+    let pipeline = Pipeline::start(settings, Arc::clone(&ring), pool, None, make).unwrap();
+    Bench { pipeline, ring, does }
+}
+
+impl Bench {
+    fn offer(&self, class: Class, number: u64, size: usize) {
+        let names = EventNames::new(["CUSTOM", "DTMF"]);
+        let mut record = Record::default();
+        record.begin(names.kind("DTMF").unwrap(), class, None);
+        record.header(b"Event-Sequence", number.to_string().as_bytes());
+        record.header(b"Filling", "x".repeat(size).as_bytes());
+        self.ring.account().offered();
+        // What has no room is counted by the ring.
+        drop(self.ring.offer(Arc::new(record), class));
+    }
+
+    fn until(&self, what: &str, condition: impl Fn(&SinkStatus) -> bool) -> SinkStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.pipeline.status();
+            if condition(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{what}: {status:#?}");
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    fn stop(self) {
+        let deadline = Instant::now() + PATIENCE;
+        self.pipeline.stop(deadline);
+        self.pipeline.finish(deadline).unwrap();
+    }
+}
+
+fn assert_balanced(status: &SinkStatus) {
+    let account = &status.account;
+    assert_eq!(
+        account.offered + account.recovered,
+        account.delivered + account.dropped_total() + account.dead + status.waiting,
+        "{status:#?}"
+    );
+}
+
+fn spool(dir: &Path) -> SpoolConfig {
+    SpoolConfig {
+        dir: dir.into(),
+        segment_bytes: 64 * 1024,
+        max_bytes: 4 << 20,
+        min_free_bytes: 0,
+        fsync: Fsync::Never,
+    }
+}
+
+#[test]
+fn a_spool_that_fills_takes_bulk_to_its_share_then_normal_to_its_and_critical_to_the_end() {
+    let folder = Folder::new("shares");
+    let config = spool(&folder.0);
+    let store = StoreSettings { config: config.clone(), mode: SpoolMode::Always };
+    let bench = start(AWAY, Some(store), None);
+    // A thousand times 4 KB would fill it; each class in turn, a few at a time.
+    let mut offered = 0;
+    let is_full =
+        |status: &SinkStatus| status.spool.as_ref().is_some_and(|spool| spool.trouble.is_some());
+    loop {
+        for class in Class::ALL {
+            bench.offer(class, offered, 4000);
+            offered += 1;
+        }
+        let status = bench.until("the publisher to put them away", |status| {
+            status.memory_bytes == 0 || is_full(status)
+        });
+        if is_full(&status) {
+            break;
+        }
+        assert!(offered < 20_000, "it never fills");
+    }
+    let status = bench.pipeline.status();
+    assert_balanced(&status);
+    let dropped = status.account.dropped[DropReason::SpoolFull.index()];
+    assert_eq!(dropped, status.account.dropped_total(), "{status:#?}");
+    bench.stop();
+
+    let (mut spool, _) = Spool::open(config, Arc::new(Disk)).unwrap();
+    let mut stored = Vec::new();
+    spool.read(usize::MAX, usize::MAX, &mut stored).unwrap();
+    let mut count = [0_usize; 3];
+    for record in &stored {
+        count[usize::from(record.class)] += 1;
+    }
+    let all = stored.len();
+    let [critical, normal, bulk] = count;
+    // Three in turn to 40 %, two in turn to 80 %, one to the end; the batch in which a share runs out goes a little beyond.
+    let near = |count: usize, percent: usize| count.abs_diff(all * percent / 100) * 100 < all * 6;
+    assert!(near(bulk, 13), "bulk: {count:?}");
+    assert!(near(normal, 33), "normal: {count:?}");
+    assert!(near(critical, 53), "critical: {count:?}");
+    // Not one of the last fifth is anything but critical.
+    let cheap = stored.iter().rposition(|record| record.class != Class::Critical.number());
+    assert!(cheap.is_some_and(|last| last * 100 < all * 86), "{cheap:?} of {all}");
+}
+
+#[test]
+fn a_dead_letter_that_brings_the_sink_down_stays_a_dead_letter() {
+    let folder = Folder::new("letters");
+    let dead = Arc::new(DeadLetters::open(&folder.0, 1 << 20).0);
+    let bench = start(REJECTS, None, Some(Arc::clone(&dead)));
+    bench.offer(Class::Normal, 1, 10);
+    let status = bench.until("the dead letter", |status| status.dead_letters == 1);
+    assert_balanced(&status);
+    assert_eq!(dead.list(0, 9)[0].key, "a key of this sink");
+
+    bench.does.store(CRASHES, Ordering::SeqCst);
+    assert_eq!(dead.ask_retry(Which::All).unwrap(), 1);
+    let status = bench.until("three faults", |status| status.panics >= 3);
+    assert_balanced(&status);
+    bench.until("the letter to be given back", |_| dead.stats().retrying == 0);
+    dead.flush();
+    assert_eq!(dead.kept(), 1, "it is still there");
+
+    bench.does.store(TAKES, Ordering::SeqCst);
+    assert_eq!(dead.ask_retry(Which::All).unwrap(), 1);
+    let status = bench.until("its delivery", |status| status.account.delivered == 1);
+    assert_balanced(&status);
+    bench.until("the letter to be taken out", |status| status.dead_letters == 0);
+    bench.stop();
+}
