@@ -27,6 +27,7 @@ mvn|maven|test|brings Apache Kafka from its Maven artifacts
 @pika|python3-pika|test|the independent AMQP client
 sipp|sip-tester|test|real SIP calls into a real FreeSWITCH
 ip|iproute2|test|faults in the network
+valgrind|valgrind|test|counts instructions for the gate on what an event costs
 '
 
 found() {

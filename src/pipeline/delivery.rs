@@ -101,6 +101,8 @@ impl Publisher {
     }
 
     /// Hands the sink what its window has room for.
+    // By its symbol `tests/bench_gate.rs` counts what it costs.
+    #[inline(never)]
     pub(super) fn hand_over(&mut self) {
         for _ in 0..HAND_OVER_MAX {
             if !self.can_send() {
@@ -176,6 +178,8 @@ impl Publisher {
     }
 
     /// Acts on what the sink has reported.
+    // By its symbol `tests/bench_gate.rs` counts what it costs.
+    #[inline(never)]
     pub(super) fn settle(&mut self) {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         for outcome in outcomes.drain(..) {

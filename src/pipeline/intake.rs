@@ -26,6 +26,8 @@ const FREE_BYTES: usize = 1 << 20;
 
 impl Publisher {
     /// Numbers what dispatch threads have offered.
+    // By its symbol `tests/bench_gate.rs` counts what it costs.
+    #[inline(never)]
     pub(super) fn take_in(&mut self) {
         for _ in 0..INTAKE_MAX {
             let Some(slot) = self.ring.take() else {

@@ -15,8 +15,8 @@ pub struct Pool {
     reserve: usize,
     /// What a record holds without growing: as much as any that came back, up to a limit.
     record_bytes: AtomicUsize,
-    /// Up to which size the ready ones were made larger.
-    enlarged: AtomicUsize,
+    /// How many of `free`, from the front, have not been looked at since that grew.
+    unchecked: AtomicUsize,
     misses: AtomicU64,
 }
 
@@ -41,7 +41,7 @@ impl Pool {
             free: ArrayQueue::new(capacity),
             reserve: reserve.min(capacity),
             record_bytes: AtomicUsize::new(record_bytes),
-            enlarged: AtomicUsize::new(record_bytes),
+            unchecked: AtomicUsize::new(0),
             misses: AtomicU64::new(0),
         };
         pool.top_up();
@@ -67,15 +67,25 @@ impl Pool {
 
     /// Gives a record back. Of several holders the last one's goes to the pool.
     pub fn release(&self, mut record: Arc<Record>) {
-        let Some(capacity) = Arc::get_mut(&mut record).map(|record| record.capacity()) else {
-            return;
-        };
-        if capacity > self.record_bytes.load(Ordering::Relaxed) && capacity <= LEARN_BYTES {
+        let Some(inner) = Arc::get_mut(&mut record) else { return };
+        let (capacity, usual) = (inner.capacity(), self.record_bytes.load(Ordering::Relaxed));
+        if capacity > usual && capacity <= LEARN_BYTES {
             self.record_bytes.fetch_max(capacity, Ordering::Relaxed);
+            // Those in use meanwhile come by here. One more, so that there is something to do.
+            self.unchecked.store(self.free.len() + 1, Ordering::Relaxed);
+        } else if capacity < usual {
+            *inner = Self::fresh(usual);
         }
         if capacity <= KEEP_BYTES {
             self.give(record);
         }
+    }
+
+    /// An empty record whose memory is there.
+    fn fresh(record_bytes: usize) -> Record {
+        let mut record = Record::with_capacity(record_bytes);
+        record.touch();
+        record
     }
 
     fn give(&self, record: Arc<Record>) {
@@ -88,34 +98,30 @@ impl Pool {
     /// per round.
     pub fn top_up(&self) {
         let record_bytes = self.record_bytes.load(Ordering::Relaxed);
-        if record_bytes > self.enlarged.load(Ordering::Relaxed) {
-            self.enlarge(record_bytes);
+        let unchecked = self.unchecked.load(Ordering::Relaxed);
+        if unchecked > 0 {
+            let share = unchecked.min(ENLARGE);
+            self.enlarge(record_bytes, share);
+            // Another publisher may have done some of them too: then some are looked at twice.
+            self.unchecked.store(unchecked - share, Ordering::Relaxed);
         }
         for _ in self.ready()..self.reserve {
-            let mut record = Record::with_capacity(record_bytes);
-            record.touch();
-            if self.free.push(Arc::new(record)).is_err() {
+            if self.free.push(Arc::new(Self::fresh(record_bytes))).is_err() {
                 break;
             }
         }
     }
 
-    fn enlarge(&self, record_bytes: usize) {
-        let mut small = 0;
-        for _ in 0..self.free.len().min(ENLARGE) {
-            let Some(mut record) = self.free.pop() else { break };
-            if let Some(record) = Arc::get_mut(&mut record)
-                && record.capacity() < record_bytes
+    /// Makes those in `near` larger, and the next `count` of `free`. All go to the end of the queue.
+    fn enlarge(&self, record_bytes: usize, count: usize) {
+        let near = std::iter::from_fn(|| self.near.pop()).take(NEAR);
+        for mut record in near.chain(std::iter::from_fn(|| self.free.pop()).take(count)) {
+            if let Some(inner) = Arc::get_mut(&mut record)
+                && inner.capacity() < record_bytes
             {
-                *record = Record::with_capacity(record_bytes);
-                record.touch();
-                small += 1;
+                *inner = Self::fresh(record_bytes);
             }
             drop(self.free.push(record));
-        }
-        if small == 0 {
-            // A whole turn without one may miss some; they grow where they are used.
-            self.enlarged.fetch_max(record_bytes, Ordering::Relaxed);
         }
     }
 
@@ -170,6 +176,19 @@ mod tests {
         let all: Vec<_> = (0..300).map(|_| pool.take()).collect();
         assert!(all.iter().all(|record| record.capacity() >= size));
         assert_eq!(pool.misses(), 0);
+    }
+
+    #[test]
+    fn a_record_that_was_in_use_meanwhile_comes_back_as_large() {
+        let pool = Pool::new(40, 20, 64);
+        let (mut record, in_use) = (pool.take(), pool.take());
+        Arc::get_mut(&mut record).unwrap().header(b"name", &[b'x'; 1000]);
+        let size = record.capacity();
+        pool.release(record);
+        pool.top_up();
+        pool.release(in_use);
+        let all: Vec<_> = (0..20).map(|_| pool.take()).collect();
+        assert!(all.iter().all(|record| record.capacity() >= size));
     }
 
     #[test]

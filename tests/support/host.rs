@@ -24,6 +24,8 @@ pub struct HostOptions {
     /// The library, and the name to load it by.
     pub library: Option<PathBuf>,
     pub module_name: &'static str,
+    /// A program, with its arguments, that runs the host.
+    pub under: Vec<String>,
 }
 
 impl Default for HostOptions {
@@ -34,6 +36,7 @@ impl Default for HostOptions {
             busy_seconds: 10,
             library: None,
             module_name: "mod_rustbridge",
+            under: Vec::new(),
         }
     }
 }
@@ -283,7 +286,16 @@ impl Switch for Host {
         let folder = |name: &str| self.folder.join(name);
         let errors =
             fs::OpenOptions::new().create(true).append(true).open(folder("log/stderr.log"));
-        let mut child = Command::new(host_folder().join("rustbridge-host"))
+        let program = host_folder().join("rustbridge-host");
+        let mut command = match self.options.under.split_first() {
+            None => Command::new(program),
+            Some((under, arguments)) => {
+                let mut command = Command::new(under);
+                command.args(arguments).arg(program);
+                command
+            }
+        };
+        let mut child = command
             .args([Path::new("--conf"), &folder("conf"), Path::new("--mod"), &folder("mod")])
             .args([Path::new("--log"), &folder("log"), Path::new("--run"), &folder("run")])
             .args([
