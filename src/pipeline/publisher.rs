@@ -26,7 +26,7 @@ use crate::pipeline::link::Link;
 use crate::pipeline::status::{SinkState, StatusBoard};
 use crate::pipeline::store::{Store, StoreSettings};
 use crate::pipeline::stream::Standing;
-use crate::pipeline::succession::Leftover;
+use crate::pipeline::succession::{ConfiguredStore, Leftover};
 use crate::pipeline::thread::Prepare;
 use crate::pipeline::window::Window;
 use crate::pipeline::{Command, Predecessor};
@@ -126,8 +126,8 @@ pub(super) struct Publisher {
     pub(super) inherited: u64,
     pub(super) recent: RecentIds,
     pub(super) paused: bool,
-    /// The spool to go over to when the one in use, a predecessor's, is empty: `Some(None)` is to none.
-    pub(super) next_store: Option<Option<Store>>,
+    /// What to go over to when the spool in use, a predecessor's, is empty.
+    pub(super) configured_store: Option<ConfiguredStore>,
     pub(super) stop: Option<Instant>,
     pub(super) has_heir: bool,
     pub(super) blocked_since: Option<Instant>,
@@ -210,7 +210,7 @@ impl Publisher {
             inherited: 0,
             recent: RecentIds::new(),
             paused: false,
-            next_store: None,
+            configured_store: None,
             stop: None,
             has_heir: false,
             blocked_since: None,

@@ -72,6 +72,10 @@ impl Leftover {
     }
 }
 
+/// The spool that a sink is configured to have, if any, while it still delivers from another.
+#[derive(Debug)]
+pub(super) struct ConfiguredStore(Option<Store>);
+
 impl Publisher {
     /// Takes over from the sink that this one replaces, before anything is sent: order.
     pub(super) fn succeed(&mut self, predecessor: &Predecessor) {
@@ -123,19 +127,19 @@ impl Publisher {
         settings.mode = SpoolMode::Overflow;
         let names = Arc::clone(&self.settings.names);
         let before = Store::new(settings, &self.settings.name, names);
-        self.next_store = Some(self.store.replace(before));
+        self.configured_store = Some(ConfiguredStore(self.store.replace(before)));
     }
 
     /// Leaves a predecessor's spool for the configured one as soon as everything in it is delivered.
     pub(super) fn change_store(&mut self) {
         let is_done = |store: &Store| store.is_open() && store.records() == 0;
-        if self.next_store.is_none() || !self.store.as_ref().is_some_and(is_done) {
+        if self.configured_store.is_none() || !self.store.as_ref().is_some_and(is_done) {
             return;
         }
         if let Some(mut before) = self.store.take() {
             before.close();
         }
-        self.store = self.next_store.take().flatten();
+        self.store = self.configured_store.take().and_then(|ConfiguredStore(store)| store);
         self.board.no_spool();
     }
 }
