@@ -23,7 +23,7 @@ include tests/docker/docker.mk
 .PHONY: help setup build test unittest races check run install clean
 
 help: ## Say what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 	@printf '\n  BROKERS=1    make run: also a private RabbitMQ and a private Apache Kafka\n'
 	@printf '  KEEP=1       make run: stay until Ctrl-C\n'
 	@printf '  FREESWITCH_PREFIX=/usr/local/freeswitch   which FreeSWITCH to test in and to install into\n'

@@ -38,6 +38,8 @@ if [ -n "${configuration:-}" ]; then
     else
         mkdir -p "$(dirname "$target")"
         install -m 640 "$here/rustbridge.conf.xml" "$target"
+        # It may hold passwords, and whoever the switch runs as has to read it: the owner of the folder, as a rule.
+        [ "$(id -u)" != 0 ] || chown --reference="$(dirname "$target")" "$target"
         echo "installed $target"
     fi
 else

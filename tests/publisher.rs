@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
-//! A publisher before a broker of the test's making: what its spool takes of each class, and what becomes of a dead
-//! letter that brings it down when it is sent again.
+//! A publisher before a broker of the test's making: what its spool takes of each class, in which order it sends again, and what a
+//! fault in the sink costs.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails by panicking")]
 
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mod_rustbridge::codec::Outgoing;
@@ -42,17 +42,30 @@ const AWAY: u8 = 0;
 const REJECTS: u8 = 1;
 const CRASHES: u8 = 2;
 const TAKES: u8 = 3;
+/// Refuses the first six together, then takes what comes.
+const NACKS: u8 = 4;
+/// Brings the thread that opens it down, once.
+const CRASHES_OPENING: u8 = 5;
 
 /// A broker that does with messages what it is told to at the moment.
 struct Broker {
     does: Arc<AtomicU8>,
     taken: Vec<u64>,
+    /// Numbers of the messages in the order they came.
+    order: Arc<Mutex<Vec<u64>>>,
     interrupt: Arc<Interrupt>,
 }
 
 impl Sink for Broker {
     fn open(&mut self, _: Instant) -> Result<(), SinkError> {
         self.taken.clear();
+        if self
+            .does
+            .compare_exchange(CRASHES_OPENING, TAKES, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+        {
+            std::panic::panic_any("a fault on purpose");
+        }
         if self.does.load(Ordering::SeqCst) == AWAY {
             let source = Error::from(ErrorKind::ConnectionRefused);
             return Err(SinkError::Disconnected { peer: self.peer(), source });
@@ -73,6 +86,7 @@ impl Sink for Broker {
             CRASHES if is_event => std::panic::panic_any("a fault on purpose"),
             _ => {
                 self.taken.push(tag);
+                self.order.lock().unwrap().push(message.stamp.seq);
                 Ok(())
             }
         }
@@ -81,6 +95,16 @@ impl Sink for Broker {
     fn poll(&mut self, budget: Duration, outcomes: &mut Vec<Outcome>) -> Result<(), SinkError> {
         if self.taken.is_empty() {
             self.interrupt.wait(budget);
+        }
+        if self.does.load(Ordering::SeqCst) == NACKS {
+            if self.taken.len() < 6 {
+                self.interrupt.wait(budget);
+                return Ok(());
+            }
+            self.does.store(TAKES, Ordering::SeqCst);
+            let nacked = self.taken.drain(..);
+            outcomes.extend(nacked.map(|tag| Outcome::Nacked { tag, reason: "not now".into() }));
+            return Ok(());
         }
         outcomes.extend(self.taken.drain(..).map(Outcome::Delivered));
         Ok(())
@@ -101,6 +125,7 @@ struct Bench {
     pipeline: Pipeline,
     ring: Arc<Ring>,
     does: Arc<AtomicU8>,
+    order: Arc<Mutex<Vec<u64>>>,
 }
 
 /// Percent of queue and spool, by class.
@@ -135,11 +160,13 @@ fn start(does: u8, store: Option<StoreSettings>, dead_letters: Option<Arc<DeadLe
     let does = Arc::new(AtomicU8::new(does));
     let told = Arc::clone(&does);
     let pool = Arc::new(Pool::new(64, 8, 8192));
+    let order = Arc::new(Mutex::default());
+    let noted = Arc::clone(&order);
     let make = move |interrupt| -> Box<dyn Sink> {
-        Box::new(Broker { does: told, taken: Vec::new(), interrupt })
+        Box::new(Broker { does: told, taken: Vec::new(), order: noted, interrupt })
     };
     let pipeline = Pipeline::start(settings, Arc::clone(&ring), pool, None, make).unwrap();
-    Bench { pipeline, ring, does }
+    Bench { pipeline, ring, does, order }
 }
 
 impl Bench {
@@ -263,5 +290,26 @@ fn a_dead_letter_that_brings_the_sink_down_stays_a_dead_letter() {
     let status = bench.until("its delivery", |status| status.account.delivered == 1);
     assert_balanced(&status);
     bench.until("the letter to be taken out", |status| status.dead_letters == 0);
+    bench.stop();
+}
+
+#[test]
+fn what_was_refused_together_is_sent_again_in_order() {
+    let bench = start(NACKS, None, None);
+    for number in 1..=6 {
+        bench.offer(Class::Normal, number, 10);
+    }
+    let status = bench.until("all to be delivered", |status| status.account.delivered == 6);
+    assert_balanced(&status);
+    assert_eq!(*bench.order.lock().unwrap(), [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6]);
+    bench.stop();
+}
+
+#[test]
+fn a_fault_while_connecting_is_one_more_failed_attempt() {
+    let bench = start(CRASHES_OPENING, None, None);
+    bench.offer(Class::Normal, 1, 10);
+    let status = bench.until("the event to be delivered", |status| status.account.delivered == 1);
+    assert_balanced(&status);
     bench.stop();
 }

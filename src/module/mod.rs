@@ -106,10 +106,10 @@ impl Load for Bridge {
         let core = Core::ask().map_err(|error| said(&error))?;
         let config = source::read(&core)
             .map_err(|problems| format!("mod_rustbridge is not loaded. {problems}"))?;
+        let custom = Core::kind_of(c"CUSTOM").ok_or("this FreeSWITCH has no event CUSTOM")?;
         command::register(&mut interfaces).map_err(|error| said(&error))?;
 
         let pool = Arc::new(Pool::new(POOL_CAPACITY, POOL_RESERVE, POOL_RECORD_BYTES));
-        let custom = Core::kind_of(c"CUSTOM").ok_or("this FreeSWITCH has no event CUSTOM")?;
         let mut live_calls = LiveCalls::start(&config, &core, &pool);
         let hidden = live_calls.as_ref().map(LiveCalls::target);
         let soon = || Instant::now() + Duration::from_secs(1);
@@ -117,6 +117,7 @@ impl Load for Bridge {
             Ok(started) => started,
             Err(error) => {
                 live_calls.map(|live_calls| live_calls.stop(soon()));
+                interfaces.forget_completions("rustbridge");
                 return Err(said(&*error));
             }
         };
@@ -185,7 +186,7 @@ impl Module {
             // A command ends without telling anyone; it is looked for.
             std::thread::park_timeout(Duration::from_millis(2));
         }
-        let delivered_by = deadline.checked_sub(JOIN_TIME.min(timeout / 4)).unwrap_or(deadline);
+        let delivered_by = deadline.checked_sub(JOIN_TIME.min(timeout / 2)).unwrap_or(deadline);
         // Before the sinks: what these give up at their end must not count as told.
         let live_calls = lock(&self.live_calls).take();
         let table_ended = live_calls.is_none_or(|live_calls| live_calls.stop(delivered_by));

@@ -37,6 +37,8 @@ pub(super) struct SinkSet {
     retired: Vec<Retired>,
     /// The module's own, behind the sinks.
     hidden: Option<Target>,
+    /// Told to end: nothing is started any more.
+    is_closed: bool,
 }
 
 struct Running {
@@ -53,6 +55,8 @@ pub(super) struct Changes {
     pub(super) started: Vec<String>,
     pub(super) replaced: Vec<String>,
     pub(super) stopped: Vec<String>,
+    /// What is configured about live calls is no longer what is in force.
+    pub(super) live_calls: bool,
 }
 
 impl SinkSet {
@@ -64,7 +68,14 @@ impl SinkSet {
         hidden: Option<Target>,
     ) -> Result<(Self, Arc<Dispatch>), Box<dyn Error>> {
         let node = node_name(&config, core);
-        let mut set = Self { node, running: Vec::new(), retired: Vec::new(), config, hidden };
+        let mut set = Self {
+            node,
+            running: Vec::new(),
+            retired: Vec::new(),
+            config,
+            hidden,
+            is_closed: false,
+        };
         let wanted: Vec<SinkConfig> = set.enabled().cloned().collect();
         for sink in wanted {
             match set.run(sink, None, core, pool) {
@@ -196,6 +207,9 @@ impl SinkSet {
         pool: &Arc<Pool>,
         handler: &Handler,
     ) -> Result<Changes, Box<dyn Error>> {
+        if self.is_closed {
+            return Err("the module is being unloaded".into());
+        }
         self.retired.retain(|retired| !retired.is_finished());
         let node = node_name(&config, core);
         let same_ground = node == self.node && config.storage_dir == self.config.storage_dir;
@@ -205,8 +219,12 @@ impl SinkSet {
             retired: Vec::new(),
             config,
             hidden: self.hidden.clone(),
+            is_closed: false,
         };
-        let mut changes = Changes::default();
+        let mut changes = Changes {
+            live_calls: next.config.live_calls != self.config.live_calls || !same_ground,
+            ..Changes::default()
+        };
         // First whatever is new is made, while the old goes on.
         let mut kept = Vec::new();
         let wanted: Vec<SinkConfig> = next.enabled().cloned().collect();
@@ -261,6 +279,8 @@ impl SinkSet {
 
     /// Ends every sink by `deadline`. False when a thread would not end.
     pub(super) fn stop(&mut self, deadline: Instant) -> bool {
+        // A command that is late must not start what nobody stops.
+        self.is_closed = true;
         let before = deadline.checked_sub(HEADSTART).unwrap_or(deadline);
         for retired in &mut self.retired {
             retired.hurry(before);
@@ -283,9 +303,10 @@ impl SinkSet {
             let account = status.account;
             log::info!(
                 target: "mod_rustbridge::notice",
-                "[{name}] Final account: offered {}, filtered {}, delivered {}, dropped {}, \
+                "[{name}] Final account: offered {}, recovered {}, filtered {}, delivered {}, dropped {}, \
                  dead {}, waiting {}",
                 account.offered,
+                account.recovered,
                 account.filtered,
                 account.delivered,
                 account.dropped_total(),

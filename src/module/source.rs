@@ -18,7 +18,8 @@ const NAME: &std::ffi::CStr = c"rustbridge.conf";
 /// With every problem in it, a line each.
 pub(super) fn read(core: &Core) -> Result<Config, String> {
     let document = Document::open_configuration(NAME).ok_or_else(|| {
-        "There is no configuration rustbridge.conf: put rustbridge.conf.xml into autoload_configs"
+        "There is no configuration rustbridge.conf: put rustbridge.conf.xml into autoload_configs, where the user that FreeSWITCH \
+         runs as can read it"
             .to_owned()
     })?;
     typed(document.root(), core)

@@ -182,23 +182,29 @@ impl Publisher {
     #[inline(never)]
     pub(super) fn settle(&mut self) {
         let mut outcomes = std::mem::take(&mut self.outcomes);
+        let mut refused = Vec::new();
         for outcome in outcomes.drain(..) {
             match outcome {
                 Outcome::Delivered(tag) => self.window.deliver(tag),
                 Outcome::DeliveredThrough(tag) => self.window.deliver_through(tag),
                 Outcome::Rejected { tag, reason } => {
-                    if let Some(item) = self.window.take(tag) {
-                        self.bury(item, &reason);
-                    }
+                    refused.extend(self.window.take(tag).map(|item| (tag, item, reason, true)));
                 }
                 Outcome::Nacked { tag, reason } => {
-                    if let Some(item) = self.window.take(tag) {
-                        self.retry(item, &reason);
-                    }
+                    refused.extend(self.window.take(tag).map(|item| (tag, item, reason, false)));
                 }
             }
         }
         self.outcomes = outcomes;
+        // Each goes in front of what waits, so that the last one to be sent is the first to be put there.
+        refused.sort_unstable_by_key(|(tag, ..)| std::cmp::Reverse(*tag));
+        for (_, item, reason, is_for_good) in refused {
+            if is_for_good {
+                self.bury(item, &reason);
+            } else {
+                self.retry(item, &reason);
+            }
+        }
         while let Some(settled) = self.window.pop_settled() {
             if let Some(item) = settled {
                 self.deliver(item);

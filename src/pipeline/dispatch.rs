@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::config::delivery::ClassConfig;
+use crate::event::names::nearest;
 use crate::event::selection::{Coverage, Selection};
 use crate::event::{Class, EventKind, EventNames, Record};
 use crate::queue::{Admission, DropReason, Pool, Ring};
@@ -65,6 +66,39 @@ impl Target {
     }
 }
 
+/// An event on its way to the sinks. Dropped by a panic, it completes their accounts: each sink is offered each event once, and
+/// one that wanted it and did not get it has lost it.
+struct Unfinished<'d> {
+    dispatch: &'d Dispatch,
+    kind: EventKind,
+    /// To how many sinks it was offered.
+    counted: usize,
+    /// Which of those have neither refused it nor got it yet, a bit each.
+    wanted: u64,
+}
+
+impl Unfinished<'_> {
+    /// All went well.
+    #[inline]
+    fn finish(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        for (position, target) in self.dispatch.targets.iter().enumerate() {
+            if position >= self.counted {
+                target.ring.account().offered();
+            } else if self.wanted >> position & 1 == 0 {
+                continue;
+            }
+            target.ring.refuse(self.kind, DropReason::Panic);
+        }
+    }
+}
+
 impl Dispatch {
     /// The most sinks at a time.
     pub const TARGETS_MAX: usize = 64;
@@ -105,13 +139,15 @@ impl Dispatch {
         let count = self.targets.len();
         let start = usize::from(kind.number()) * count;
         let plans = self.plans.get(start..start + count).unwrap_or_default();
-        let mut wanted: u64 = 0;
+        let mut open = Unfinished { dispatch: self, kind, counted: 0, wanted: 0 };
         let mut dearest = Class::Bulk;
         let mut classes = [Class::Normal; Self::TARGETS_MAX];
         let mut subclass = Lazy::Unread(subclass);
         for (position, target) in self.targets.iter().enumerate() {
             let account = target.ring.account();
             account.offered();
+            open.counted = position + 1;
+            open.wanted |= 1 << position;
             // A kind without a plan is newer than the tables: it is nobody's.
             let plan = plans.get(position).copied().unwrap_or(Plan::NOTHING);
             let wants = match plan.coverage {
@@ -121,21 +157,24 @@ impl Dispatch {
             };
             if !wants {
                 account.filtered();
+                open.wanted &= !(1 << position);
                 continue;
             }
             let class = plan
                 .class
                 .unwrap_or_else(|| target.classes.class_of(self.name(kind), subclass.read()));
             if target.ring.admit(kind, class) == Admission::Open {
-                wanted |= 1 << position;
                 dearest = dearest.min(class);
                 if let Some(slot) = classes.get_mut(position) {
                     *slot = class;
                 }
+            } else {
+                open.wanted &= !(1 << position);
             }
         }
+        let wanted = open.wanted;
         if wanted == 0 {
-            return;
+            return open.finish();
         }
         let mut record = self.pool.take();
         // The pool gives out records that nobody else holds.
@@ -146,7 +185,7 @@ impl Dispatch {
                 ring.refuse(kind, DropReason::Oversize);
             });
             self.pool.release(record);
-            return;
+            return open.finish();
         }
         let mut rest = Some(record);
         self.each(wanted, |position, ring| {
@@ -154,18 +193,12 @@ impl Dispatch {
             // The last one wanted gets the record itself, the others a reference each.
             let last = wanted >> position == 1;
             let Some(record) = (if last { rest.take() } else { rest.clone() }) else { return };
+            open.wanted &= !(1 << position);
             if let Err(record) = ring.offer(record, class) {
                 self.pool.release(record);
             }
         });
-    }
-
-    /// Counts an event that a fault of ours lost.
-    pub fn panicked(&self, kind: EventKind) {
-        for target in &self.targets {
-            target.ring.account().offered();
-            target.ring.refuse(kind, DropReason::Panic);
-        }
+        open.finish();
     }
 
     /// Puts a message of an application's into the queue of one sink. For any thread.
@@ -179,7 +212,7 @@ impl Dispatch {
                 .targets
                 .iter()
                 .find(|target| target.name == name && !target.is_internal())
-                .ok_or_else(|| PublishError::NoSuchSink(name.to_owned()))?,
+                .ok_or_else(|| self.no_such_sink(name))?,
             // Brokers before files: publishing is for others to read.
             None => ["amqp", "kafka", "file"]
                 .iter()
@@ -201,6 +234,13 @@ impl Dispatch {
             .map_err(|_| PublishError::Full(target.name.clone()))
     }
 
+    fn no_such_sink(&self, name: &str) -> PublishError {
+        let sinks = self.targets.iter().filter(|target| !target.is_internal());
+        let meant = nearest(name, sinks.map(|target| target.name.as_str()), 3);
+        let meant = meant.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+        PublishError::NoSuchSink(name.to_owned(), meant)
+    }
+
     fn name(&self, kind: EventKind) -> &str {
         self.names.name(kind).unwrap_or_default()
     }
@@ -220,9 +260,9 @@ impl Dispatch {
 /// Why a message was not taken.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PublishError {
-    /// No sink has this name.
-    #[error("there is no sink {0:?}; `rustbridge sinks` lists them")]
-    NoSuchSink(String),
+    /// No sink has this name; and the name that was probably meant, as a half sentence.
+    #[error("there is no sink {0:?}{1}; `rustbridge sinks` lists them")]
+    NoSuchSink(String, String),
     /// There is no sink at all.
     #[error("no sink is configured")]
     NoSinks,

@@ -84,6 +84,7 @@ impl Publisher {
         if let Some(store) = &self.store {
             self.board.spooled(store.records());
         }
+        self.board.follow(None);
     }
 
     /// Puts what was taken in where it waits.

@@ -5,11 +5,13 @@
 //! times out, or a name server that does not answer (no call to it has a deadline), must not keep
 //! the publisher from taking events in.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
+use crate::pipeline::publisher::drop_quietly;
 use crate::pipeline::thread::{self, Owned, Prepare};
 use crate::sink::{Interrupt, Sink, SinkError};
 
@@ -37,6 +39,17 @@ pub(super) enum Attempt {
     Failed(SinkError),
 }
 
+/// Opens it. A fault of ours in there is one more failed attempt: the sink is needed for the next one.
+fn open(sink: &mut dyn Sink, timeout: Duration) -> Result<(), SinkError> {
+    panic::catch_unwind(AssertUnwindSafe(|| sink.open(Instant::now() + timeout))).unwrap_or_else(
+        |payload| {
+            drop_quietly(payload);
+            let reason = "a fault of the module while connecting, see the log".into();
+            Err(SinkError::Fatal { peer: String::new(), reason })
+        },
+    )
+}
+
 impl Link {
     /// Starts an attempt. Does nothing unless the link is down.
     pub(super) fn open(
@@ -54,14 +67,14 @@ impl Link {
         let interrupt = Arc::clone(interrupt);
         let spawned = thread::spawn(&format!("ro-{name}"), prepare, move || {
             let Ok(mut sink) = handed.recv() else { return };
-            let result = sink.open(Instant::now() + timeout);
+            let result = open(sink.as_mut(), timeout);
             // The publisher waits for as long as the process lives, or has given the sink up.
             drop(report.send((sink, result)));
             interrupt.raise();
         });
         let Ok(thread) = spawned else {
             // No thread to be had: the attempt is made here, events wait in the ring.
-            let result = sink.open(Instant::now() + timeout);
+            let result = open(sink.as_mut(), timeout);
             return self.settle((sink, result));
         };
         // The channel has room for one, and its receiver lives until it got it.

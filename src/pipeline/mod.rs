@@ -71,6 +71,7 @@ pub struct Pipeline {
 pub struct Predecessor {
     done: Receiver<Leftover>,
     ring: Arc<Ring>,
+    board: Arc<StatusBoard>,
 }
 
 impl Pipeline {
@@ -90,6 +91,11 @@ impl Pipeline {
         let interrupt = Arc::new(Interrupt::new().map_err(SpawnError)?);
         let settings = Arc::new(settings);
         let board = Arc::new(StatusBoard::new(&settings));
+        board.follow(
+            predecessor
+                .as_ref()
+                .map(|before| (Arc::clone(&before.board), Arc::clone(&before.ring))),
+        );
         let (commands, inbox) = unbounded();
         let (report, done) = bounded(1);
         let sink = make_sink(Arc::clone(&interrupt));
@@ -160,7 +166,11 @@ impl Pipeline {
 
     /// What a successor takes over, once this one is [`retire`](Self::retire)d.
     pub fn succession(&self) -> Predecessor {
-        Predecessor { done: self.done.clone(), ring: Arc::clone(&self.ring) }
+        Predecessor {
+            done: self.done.clone(),
+            ring: Arc::clone(&self.ring),
+            board: Arc::clone(&self.board),
+        }
     }
 
     /// Waits until `deadline` for the thread to end, which it does only after

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::codec::RecentIds;
 use crate::config::delivery::{ReconnectConfig, WhenFull};
@@ -270,7 +270,16 @@ impl Publisher {
         if self.interrupt.is_raised() && !(self.stop.is_some() && self.link.is_opening()) {
             self.interrupt.clear();
         }
-        while let Ok(command) = self.inbox.try_recv() {
+        loop {
+            let command = match self.inbox.try_recv() {
+                Ok(command) => command,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    // Whoever could tell us to end is gone.
+                    self.stop.get_or_insert_with(Instant::now);
+                    break;
+                }
+            };
             match command {
                 Command::Pause => self.paused = true,
                 Command::Resume => self.paused = false,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! How a sink is doing, for anyone who asks.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::pipeline::Settings;
@@ -115,6 +115,8 @@ pub struct StatusBoard {
     reconnects: AtomicU64,
     panics: AtomicU64,
     blocked_ms: AtomicU64,
+    /// The sink that this one replaces, until what that holds is this one's.
+    before: Mutex<Option<(Arc<Self>, Arc<Ring>)>>,
 }
 
 #[derive(Clone, Debug)]
@@ -143,12 +145,25 @@ impl StatusBoard {
             reconnects: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
+            before: Mutex::default(),
         }
+    }
+
+    /// Until it is told otherwise, what another sink holds waits here too: they share an account.
+    pub(super) fn follow(&self, before: Option<(Arc<Self>, Arc<Ring>)>) {
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = before;
+    }
+
+    /// How many messages wait, in memory and on disk.
+    fn waiting(&self, ring: &Ring) -> u64 {
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let inherited = before.as_ref().map_or(0, |(board, ring)| board.waiting(ring));
+        ring.held().0 + self.spooled.load(Ordering::Relaxed) + inherited
     }
 
     fn slow(&self) -> std::sync::MutexGuard<'_, Slow> {
         // Each field is whole after every statement, whatever a panic cut short.
-        self.slow.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Posts a state. True when it is another one than before.
@@ -221,7 +236,7 @@ impl StatusBoard {
     /// The sink now. `ring` is its queue, `dead_letters` says how many it keeps.
     pub fn view(&self, ring: &Ring, dead_letters: u64) -> SinkStatus {
         let slow = self.slow().clone();
-        let (events, bytes) = ring.held();
+        let (_, bytes) = ring.held();
         SinkStatus {
             name: self.name.clone(),
             kind: self.kind,
@@ -230,7 +245,7 @@ impl StatusBoard {
             peer: slow.peer,
             last_error: slow.last_error,
             account: ring.account().view(),
-            waiting: events + self.spooled.load(Ordering::Relaxed),
+            waiting: self.waiting(ring),
             memory_bytes: bytes,
             in_flight: self.in_flight.load(Ordering::Relaxed),
             reconnects: self.reconnects.load(Ordering::Relaxed),

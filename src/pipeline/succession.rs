@@ -97,6 +97,7 @@ impl Publisher {
                     "[{}] The sink it replaces did not end in time: its last events are lost",
                     self.settings.name
                 );
+                self.board.follow(None);
                 return;
             }
         };
@@ -111,7 +112,7 @@ impl Publisher {
     /// delivered too, and only then the spool that is configured now, or none, takes its place.
     fn inherit(&mut self, spooled: Option<(StoreSettings, u64)>) {
         let Some((mut settings, records)) = spooled.filter(|(_, records)| *records > 0) else {
-            return;
+            return self.board.follow(None);
         };
         self.inherited = records;
         let dir = &settings.config.dir;

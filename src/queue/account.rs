@@ -28,15 +28,13 @@ pub enum DropReason {
     Closed,
     /// A fault of ours; the switch went on.
     Panic,
-    /// No memory for the copy.
-    OutOfMemory,
     /// Taken away by an operator (`dlq purge`).
     Purged,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::QueueFull,
         Self::Oversize,
         Self::Outdated,
@@ -45,7 +43,6 @@ impl DropReason {
         Self::Shutdown,
         Self::Closed,
         Self::Panic,
-        Self::OutOfMemory,
         Self::Purged,
     ];
 
@@ -60,7 +57,6 @@ impl DropReason {
             Self::Shutdown => "shutdown",
             Self::Closed => "closed",
             Self::Panic => "panic",
-            Self::OutOfMemory => "out-of-memory",
             Self::Purged => "purged",
         }
     }

@@ -13,6 +13,9 @@ pub fn settle() {
     let normal = libc::sched_param { sched_priority: 0 };
     // SAFETY: reads one struct; thread 0 is the calling one. Lowering needs no privilege.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const normal) };
+    // SAFETY: takes numbers only; on Linux the niceness of process 0 is the calling thread's own. The core runs at -10 unless it is
+    // told not to, and raising it needs no privilege.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) };
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: initialises the set it is given.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };

@@ -44,7 +44,7 @@ fn load_and_unload(switch: &mut dyn Switch, stage: &Stage, rounds: u32) {
     let before = (descriptors(switch, stage), sockets(switch));
     let load = Load { count: 10_000_000, headers: 5, rate: 500, ..Load::default() };
     let running = switch.generate_later(&load.line());
-    let mut slowest = Duration::ZERO;
+    let mut times = Vec::new();
     for round in 0..rounds {
         switch.load().unwrap_or_else(|error| panic!("load {round}: {error}"));
         let status = statuses(switch);
@@ -56,17 +56,19 @@ fn load_and_unload(switch: &mut dyn Switch, stage: &Stage, rounds: u32) {
         }
         let started = Instant::now();
         switch.unload().unwrap_or_else(|error| panic!("unload {round}: {error}"));
-        slowest = slowest.max(started.elapsed());
+        times.push(started.elapsed());
         assert_eq!(own_threads(switch), Vec::<String>::new(), "after round {round}");
     }
     switch.generate("stop");
     let sent = Delivered::parse(&running.finish());
     switch.generate("go");
     assert!(sent.count > u64::from(rounds), "events came all the time: {}", sent.count);
-    eprintln!("{rounds} rounds, the slowest unload took {slowest:?}");
+    times.sort_unstable();
+    let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+    eprintln!("{rounds} rounds, an unload took {median:?}, the slowest {slowest:?}");
     let bound = Duration::from_millis(UNLOAD_MS + 250);
-    // A loaded machine may run us late; a wait without a deadline would be far beyond.
-    assert!(slowest < bound * 3, "{slowest:?} for an unload, {bound:?} allowed");
+    // A loaded machine may run one of them late; a wait without a deadline would be far beyond.
+    assert!(median <= bound && slowest < bound * 3, "{median:?}, {slowest:?}: {bound:?} allowed");
     wait_until(LIMIT, "descriptors to be what they were", || {
         (descriptors(switch, stage), sockets(switch)) == before
     });

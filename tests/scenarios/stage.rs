@@ -301,7 +301,6 @@ pub(crate) fn wait_balanced(switch: &mut dyn Switch) -> Vec<Value> {
     let end = Instant::now() + LIMIT;
     loop {
         let all = statuses(switch);
-        // Twice the same: asking is an event of its own in a real switch, and its delivery takes a moment.
         if all.iter().all(|sink| number(sink, "waiting") == 0 && is_balanced(sink)) {
             return all;
         }

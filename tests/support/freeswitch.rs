@@ -529,7 +529,15 @@ impl Switch for FreeSwitch {
         let mut command = Command::new(&self.installation.program);
         command.args(["-nf", "-nonat"]);
         for (option, name) in
-            [("-conf", "conf"), ("-log", "log"), ("-db", "db"), ("-run", "run"), ("-mod", "mod")]
+            // The installation's own storage has the spools and the live calls of whatever runs there.
+            [
+                ("-conf", "conf"),
+                ("-log", "log"),
+                ("-db", "db"),
+                ("-run", "run"),
+                ("-mod", "mod"),
+                ("-storage", "storage"),
+            ]
         {
             command.arg(option).arg(folder(name));
         }

@@ -30,11 +30,15 @@ they hold a password, a key or a token take `env:` and `file:` too.
 
 /// Returns the help about a group of parameters, about one parameter, or, without a topic, about
 /// what there is.
-pub fn help(topic: Option<&str>) -> String {
-    let Some(topic) = topic else { return overview() };
+///
+/// # Errors
+///
+/// When there is nothing of that name: with the one that was probably meant.
+pub fn help(topic: Option<&str>) -> Result<String, String> {
+    let Some(topic) = topic else { return Ok(overview()) };
     if let Some(group) = GROUPS.iter().find(|group| group.name == topic) {
         let paragraphs: Vec<_> = group.entries().map(paragraph).collect();
-        return format!("Parameters {}:\n\n{}", group.place, paragraphs.join("\n"));
+        return Ok(format!("Parameters {}:\n\n{}", group.place, paragraphs.join("\n")));
     }
     let found: Vec<_> = GROUPS
         .iter()
@@ -43,15 +47,15 @@ pub fn help(topic: Option<&str>) -> String {
         .map(|(group, entry)| format!("{}  stands {}\n", paragraph(entry), group.place))
         .collect();
     if !found.is_empty() {
-        return found.join("\n");
+        return Ok(found.join("\n"));
     }
     let topics =
         GROUPS.iter().flat_map(|group| group.entries().map(Entry::name).chain([group.name]));
     let topic = quotable(topic);
-    match names::nearest(&topic, topics, 4) {
-        Some(near) => format!("no help about \"{topic}\"; did you mean \"{near}\"?\n"),
-        None => format!("no help about \"{topic}\"; `help` without a word lists what there is\n"),
-    }
+    Err(match names::nearest(&topic, topics, 4) {
+        Some(near) => format!("no help about \"{topic}\"; did you mean \"{near}\"?"),
+        None => format!("no help about \"{topic}\"; `help` without a word lists what there is"),
+    })
 }
 
 fn overview() -> String {

@@ -14,7 +14,8 @@ use super::{Call, Module, lock, source};
 use crate::config::reference;
 use crate::pipeline::Pipeline;
 use crate::switch::{
-    Answer, ApiHandler, AppHandler, Completion, Interfaces, Session, SwitchError, xml::Document,
+    Answer, ApiHandler, AppHandler, Completion, Core, Directory, Interfaces, Session, SwitchError,
+    xml::Document,
 };
 
 /// API commands that are registered.
@@ -157,7 +158,7 @@ fn run(module: &Module, line: &str, session: Option<&Session<'_>>) -> Result<Str
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let rest = rest.trim();
     match word {
-        "" | "help" => Ok(help(rest)),
+        "" | "help" => help(rest),
         "status" => {
             Ok(if wants_json(word, rest)? { status::json(module) } else { status::table(module) })
         }
@@ -213,26 +214,32 @@ fn nothing_more(command: &str, rest: &str) -> Result<(), String> {
     Err(format!("{command:?} takes no arguments, found {:?}", words::shown(rest)))
 }
 
-fn help(topic: &str) -> String {
-    if !topic.is_empty() {
+fn help(topic: &str) -> Result<String, String> {
+    let is_command = COMMANDS.iter().any(|(word, ..)| *word == topic);
+    if !topic.is_empty() && !is_command {
         return reference::help(Some(topic));
     }
     let rows = COMMANDS
         .iter()
+        .filter(|(word, ..)| !is_command || *word == topic)
         .map(|(word, follows, about)| vec![format!("rustbridge {word} {follows}"), (*about).into()])
         .collect::<Vec<_>>();
-    table::render(&["command", "what it does"], &rows)
+    Ok(table::render(&["command", "what it does"], &rows))
 }
 
 fn validate(module: &Module, file: &str) -> Result<String, String> {
-    let config = if file.is_empty() {
-        Document::reload().map_err(|error| error.to_string())?;
-        source::read(&module.core)
-    } else {
-        source::read_file(Path::new(file), &module.core)
-    }?;
+    // Reading everything anew, as a reload does, would put changes of others into force.
+    let usual = Core::directory(Directory::Conf)
+        .map(|conf| conf.join("autoload_configs/rustbridge.conf.xml"))
+        .filter(|path| path.exists());
+    let (config, what) = match (file, usual) {
+        ("", None) => (source::read(&module.core), "the configuration in force".to_owned()),
+        ("", Some(path)) => (source::read_file(&path, &module.core), path.display().to_string()),
+        (file, _) => (source::read_file(Path::new(file), &module.core), file.to_owned()),
+    };
+    let config = config?;
     let enabled = config.sinks.iter().filter(|sink| sink.enabled).count();
-    Ok(ok(&format!("the configuration is valid: {enabled} sinks")))
+    Ok(ok(&format!("{what} is valid: {enabled} sinks")))
 }
 
 fn reload(module: &Module) -> Result<String, String> {
@@ -243,11 +250,16 @@ fn reload(module: &Module) -> Result<String, String> {
     let changes = lock(&module.sinks)
         .reload(config, &module.core, &module.pool, &module.handler)
         .map_err(|error| unchanged(error.to_string()))?;
+    let later = if changes.live_calls {
+        "; live-calls, and where it keeps them, change when the module is loaded again"
+    } else {
+        ""
+    };
     let list = |what: &str, names: &[String]| {
         if names.is_empty() { String::new() } else { format!(", {what} {}", names.join(" ")) }
     };
     Ok(ok(&format!(
-        "reloaded: {} unchanged{}{}{}",
+        "reloaded: {} unchanged{}{}{}{later}",
         changes.kept,
         list("started", &changes.started),
         list("replaced", &changes.replaced),

@@ -10,6 +10,7 @@ mod clock;
 mod compress;
 mod rotate;
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use self::compress::Compression;
-use self::rotate::{path_now, rotated_name};
+use self::rotate::{OwnNames, path_now, rotated_name};
 use crate::codec::{Form, Outgoing, json};
 use crate::config::delivery::Fsync;
 use crate::config::file::{Compress, FileConfig};
@@ -28,9 +29,8 @@ use crate::sink::{Interrupt, Outcome, Sink, SinkError};
 const WRITE_BYTES: usize = 256 * 1024;
 /// Messages between two acknowledgements: they come with the next `poll`.
 const WINDOW: usize = 8192;
-/// Seconds in which the date and the hour stay the same wherever the switch is: no zone's hours begin
-/// at anything but a quarter.
-const NAME_SLOT: u64 = 900;
+/// Seconds in which the date and the hour stay the same.
+const NAME_SLOT: u64 = 3600;
 /// How often it is looked whether the file is still the one under its name.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -49,7 +49,9 @@ pub struct FileSink {
     /// Messages in `lines`, and the tag behind the last of them.
     pending: u64,
     next: u64,
-    compressions: Vec<Compression>,
+    /// Rotated files that are to be compressed, and the one that is.
+    to_compress: VecDeque<PathBuf>,
+    compression: Option<Compression>,
 }
 
 #[derive(Debug)]
@@ -77,12 +79,17 @@ impl FileSink {
             lines: Vec::with_capacity(WRITE_BYTES + WRITE_BYTES / 4),
             pending: 0,
             next: 0,
-            compressions: Vec::new(),
+            to_compress: VecDeque::new(),
+            compression: None,
         }
     }
 
     fn path(&self) -> PathBuf {
         path_now(&self.config.path, &self.node, &self.sink, SystemTime::now())
+    }
+
+    fn own_names(&self) -> OwnNames<'_> {
+        OwnNames::new(&self.config.path, &self.node, &self.sink)
     }
 
     /// Puts the gathered lines into the file.
@@ -150,16 +157,35 @@ impl FileSink {
 
     fn compress(&mut self, path: &Path) {
         if self.config.compress == Compress::Gzip {
-            match Compression::start(path.to_owned(), self.config.mode) {
-                Ok(compression) => self.compressions.push(compression),
+            self.to_compress.push_back(path.to_owned());
+        }
+        if let Some(keep) = self.config.keep_files {
+            rotate::prune(&self.path(), &self.own_names(), keep);
+        }
+    }
+
+    /// Compresses a piece of a rotated file. False when there is nothing to compress.
+    fn compress_some(&mut self) -> bool {
+        if self.compression.is_none()
+            && let Some(path) = self.to_compress.pop_front()
+        {
+            match Compression::start(path.clone(), self.config.mode) {
+                Ok(compression) => self.compression = Some(compression),
                 Err(source) => {
                     log::warn!("[{}] {} stays uncompressed: {source}", self.sink, path.display());
                 }
             }
         }
-        if let Some(keep) = self.config.keep_files {
-            rotate::prune(&self.path(), &self.config.path, &self.node, &self.sink, keep);
+        let Some(compression) = self.compression.as_mut() else { return false };
+        match compression.step() {
+            Ok(false) => {}
+            Ok(true) => self.compression = None,
+            Err(source) => {
+                log::warn!("[{}] {}: {source}", self.sink, compression.words());
+                self.compression = None;
+            }
         }
+        true
     }
 
     fn leave(&mut self) -> Result<(), SinkError> {
@@ -266,7 +292,14 @@ impl Sink for FileSink {
         self.pending = 0;
         self.next = 0;
         self.open = None;
-        self.enter()
+        self.enter()?;
+        if self.config.compress == Compress::Gzip && self.compression.is_none() {
+            self.to_compress.clear();
+            for path in rotate::left_over(&self.path(), &self.own_names()) {
+                self.compress(&path);
+            }
+        }
+        Ok(())
     }
 
     fn window(&self) -> usize {
@@ -289,15 +322,8 @@ impl Sink for FileSink {
             outcomes.push(Outcome::DeliveredThrough(self.next - 1));
             self.pending = 0;
         } else {
-            if let Some(compression) = self.compressions.last_mut() {
-                match compression.step() {
-                    Ok(false) => return Ok(()),
-                    Ok(true) => drop(self.compressions.pop()),
-                    Err(source) => {
-                        log::warn!("[{}] {}: {source}", self.sink, compression.words());
-                        drop(self.compressions.pop());
-                    }
-                }
+            if self.compress_some() {
+                return Ok(());
             }
             self.interrupt.wait(budget);
         }
@@ -311,12 +337,10 @@ impl Sink for FileSink {
     }
 
     fn close(&mut self, deadline: Instant) {
-        while let Some(compression) = self.compressions.last_mut() {
-            let done = compression.step();
-            if !matches!(done, Ok(false)) || Instant::now() >= deadline {
-                drop(self.compressions.pop());
-            }
-        }
+        // What is not done by then is taken up by the next open.
+        while Instant::now() < deadline && self.compress_some() {}
+        self.compression = None;
+        self.to_compress.clear();
         if let Err(error) = self.leave() {
             log::error!("[{}] {error}", self.sink);
         }
@@ -349,6 +373,7 @@ fn write_line(message: &Outgoing<'_>, identity: bool, out: &mut Vec<u8>) {
             json::write_event_with(message.record, message.index, &extra, out);
         }
         Form::Event => message.write_body(out),
+        Form::Publish if identity => write_published(message, out),
         Form::Publish => {
             let payload = message.index.body(message.record).unwrap_or_default();
             if serde_json::from_slice::<serde::de::IgnoredAny>(payload).is_ok()
@@ -365,4 +390,31 @@ fn write_line(message: &Outgoing<'_>, identity: bool, out: &mut Vec<u8>) {
         "JSON has no raw newline"
     );
     out.push(b'\n');
+}
+
+/// A message of an application's with all that a broker would carry beside the payload, which is the text `_body`.
+fn write_published(message: &Outgoing<'_>, out: &mut Vec<u8>) {
+    let mut id = String::new();
+    message.write_id(&mut id);
+    let seq = message.stamp.seq.to_string();
+    let header = |name: &str| message.first_of(&[name]);
+    let to = [
+        ("Rustbridge-Destination", header(Outgoing::PUBLISH_DESTINATION)),
+        ("Rustbridge-Key", header(Outgoing::PUBLISH_KEY)),
+    ];
+    let to = to.into_iter().filter_map(|(name, value)| Some((name.as_bytes(), value?)));
+    let own: [(&[u8], &[u8]); 5] = [
+        (b"_body", message.index.body(message.record).unwrap_or_default()),
+        (b"rb-node", message.node.as_bytes()),
+        (b"rb-boot", message.boot.as_bytes()),
+        (b"rb-seq", seq.as_bytes()),
+        (b"rb-id", id.as_bytes()),
+    ];
+    for (at, (name, value)) in to.chain(message.publish_headers()).chain(own).enumerate() {
+        out.push(if at == 0 { b'{' } else { b',' });
+        json::write_string(name, out);
+        out.push(b':');
+        json::write_string(value, out);
+    }
+    out.push(b'}');
 }
