@@ -9,7 +9,7 @@
 #   Rust         the toolchain of this machine
 #   RabbitMQ     Debian's package
 #   Kafka        its Maven artifacts, which `make setup` fetches
-#   clients      pika, kcat, sipp, tc and libfaketime, as Debian's packages
+#   clients      pika, kcat, sipp and tc, as Debian's packages
 # An installed FreeSWITCH is packed over the Debian that it was made for, and the first one also over the next Debian, where
 # that can be had. FREESWITCH_IMAGE names images to take instead of packing an installation. What is there already is left as
 # it is.
@@ -218,7 +218,7 @@ debian "$CODENAME"
 RABBITMQ_IMAGE=${RABBITMQ_IMAGE:-rabbitmq:4-management}
 KAFKA_IMAGE=${KAFKA_IMAGE:-apache/kafka:$KAFKA_VERSION}
 # These mostly wait for a mirror, so the rest is done meanwhile.
-local_image client "$HERE/client" "pika, kcat, sipp, tc and libfaketime as Debian's packages" & jobs+=($!)
+local_image client "$HERE/client" "pika, kcat, sipp and tc as Debian's packages" & jobs+=($!)
 if ! pull "$RABBITMQ_IMAGE"; then
     RABBITMQ_IMAGE=rustbridge/rabbitmq:local
     local_image rabbitmq "$HERE/rabbitmq" "RabbitMQ as Debian's package" & jobs+=($!)
