@@ -139,9 +139,16 @@ D
     rm -rf "$into"
 }
 
+# What is to be packed, before anything is made: where there is none, that should be known at once.
+prefixes() {
+    [ -z "${FREESWITCH_IMAGE:-}" ] || return 0
+    PREFIXES=${FREESWITCH_PREFIX:-}
+    [ -n "$PREFIXES" ] || PREFIXES=$(find_prefix) || die "no FreeSWITCH is installed: name its prefix in FREESWITCH_PREFIX, or an image that has one in FREESWITCH_IMAGE"
+}
+
 freeswitch() {
     PACKED=()
-    local entry prefixes=${FREESWITCH_PREFIX:-}
+    local entry
     if [ -n "${FREESWITCH_IMAGE:-}" ]; then
         for entry in $FREESWITCH_IMAGE; do
             pull "$entry" || die "no image $entry, here or in its registry: name one that has FreeSWITCH in FREESWITCH_IMAGE"
@@ -149,10 +156,9 @@ freeswitch() {
         done
         return 0
     fi
-    [ -n "$prefixes" ] || prefixes=$(find_prefix) || die "no FreeSWITCH is installed: name its prefix in FREESWITCH_PREFIX, or an image that has one in FREESWITCH_IMAGE"
-    while read -r entry; do pack_freeswitch "$entry"; done < <(tr : '\n' <<<"$prefixes")
+    while read -r entry; do pack_freeswitch "$entry"; done < <(tr : '\n' <<<"$PREFIXES")
     # shellcheck disable=SC2031
-    if [ "$ID $CODENAME" = "debian bookworm" ]; then on_next_debian "${prefixes%%:*}" trixie; fi
+    if [ "$ID $CODENAME" = "debian bookworm" ]; then on_next_debian "${PREFIXES%%:*}" trixie; fi
 }
 
 # The same FreeSWITCH and its libraries where all else is newer, for NEXT_IMAGE. It is one more test, which is skipped where
@@ -214,6 +220,7 @@ kafka() {
 }
 
 NEXT_IMAGE=
+prefixes
 debian "$CODENAME"
 RABBITMQ_IMAGE=${RABBITMQ_IMAGE:-rabbitmq:4-management}
 KAFKA_IMAGE=${KAFKA_IMAGE:-apache/kafka:$KAFKA_VERSION}
