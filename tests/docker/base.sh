@@ -9,7 +9,7 @@
 #   Rust         the toolchain of this machine
 #   RabbitMQ     Debian's package
 #   Kafka        its Maven artifacts, which `make setup` fetches
-#   clients      pika, kcat, sipp, tc and libfaketime, as Debian's packages
+#   clients      pika, kcat, sipp and tc, as Debian's packages
 # An installed FreeSWITCH is packed over the Debian that it was made for, and the first one also over the next Debian, where
 # that can be had. FREESWITCH_IMAGE names images to take instead of packing an installation. What is there already is left as
 # it is.
@@ -139,9 +139,16 @@ D
     rm -rf "$into"
 }
 
+# What is to be packed, before anything is made: where there is none, that should be known at once.
+prefixes() {
+    [ -z "${FREESWITCH_IMAGE:-}" ] || return 0
+    PREFIXES=${FREESWITCH_PREFIX:-}
+    [ -n "$PREFIXES" ] || PREFIXES=$(find_prefix) || die "no FreeSWITCH is installed: name its prefix in FREESWITCH_PREFIX, or an image that has one in FREESWITCH_IMAGE"
+}
+
 freeswitch() {
     PACKED=()
-    local entry prefixes=${FREESWITCH_PREFIX:-}
+    local entry
     if [ -n "${FREESWITCH_IMAGE:-}" ]; then
         for entry in $FREESWITCH_IMAGE; do
             pull "$entry" || die "no image $entry, here or in its registry: name one that has FreeSWITCH in FREESWITCH_IMAGE"
@@ -149,10 +156,9 @@ freeswitch() {
         done
         return 0
     fi
-    [ -n "$prefixes" ] || prefixes=$(find_prefix) || die "no FreeSWITCH is installed: name its prefix in FREESWITCH_PREFIX, or an image that has one in FREESWITCH_IMAGE"
-    while read -r entry; do pack_freeswitch "$entry"; done < <(tr : '\n' <<<"$prefixes")
+    while read -r entry; do pack_freeswitch "$entry"; done < <(tr : '\n' <<<"$PREFIXES")
     # shellcheck disable=SC2031
-    if [ "$ID $CODENAME" = "debian bookworm" ]; then on_next_debian "${prefixes%%:*}" trixie; fi
+    if [ "$ID $CODENAME" = "debian bookworm" ]; then on_next_debian "${PREFIXES%%:*}" trixie; fi
 }
 
 # The same FreeSWITCH and its libraries where all else is newer, for NEXT_IMAGE. It is one more test, which is skipped where
@@ -214,11 +220,12 @@ kafka() {
 }
 
 NEXT_IMAGE=
+prefixes
 debian "$CODENAME"
 RABBITMQ_IMAGE=${RABBITMQ_IMAGE:-rabbitmq:4-management}
 KAFKA_IMAGE=${KAFKA_IMAGE:-apache/kafka:$KAFKA_VERSION}
 # These mostly wait for a mirror, so the rest is done meanwhile.
-local_image client "$HERE/client" "pika, kcat, sipp, tc and libfaketime as Debian's packages" & jobs+=($!)
+local_image client "$HERE/client" "pika, kcat, sipp and tc as Debian's packages" & jobs+=($!)
 if ! pull "$RABBITMQ_IMAGE"; then
     RABBITMQ_IMAGE=rustbridge/rabbitmq:local
     local_image rabbitmq "$HERE/rabbitmq" "RabbitMQ as Debian's package" & jobs+=($!)

@@ -22,7 +22,7 @@ find_engine() {
     local client status
     while read -r client; do
         status=0
-        timeout 20 "$client" version --format '{{.Server.Version}}' >/dev/null 2>&1 || status=$?
+        timeout 15 "$client" version --format '{{.Server.Version}}' >/dev/null 2>&1 || status=$?
         if [ "$status" = 0 ]; then
             DOCKER=$client
             return 0

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 //! The image itself: what it adds, who runs it, what it may write, and that its own configuration loads the module.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::commands;
 use crate::engine::{ask, docker, inspect, logs};
 use crate::ground::ground;
-use crate::support::{Folder, free_port, in_path, skips, wait_until};
+use crate::support::{Folder, free_port, in_path, root, skips, wait_until};
 
 /// A vanilla configuration asks the Internet for its address first, and waits for an answer that does not come here.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -174,4 +175,34 @@ fn the_example_comes_up_healthy_and_goes_away() {
     compose("down");
     assert_eq!(docker(&["ps", "-aq", "--filter", &project]), "");
     assert_eq!(docker(&["volume", "ls", "-q", "--filter", &project]), "");
+}
+
+/// A query of a name that nobody exports is an empty panel.
+#[test]
+fn the_dashboard_asks_for_what_rabbitmq_exports() {
+    let Some(ground) = ground("the_dashboard_asks_for_what_rabbitmq_exports") else { return };
+    let folder = root().join("examples/docker");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("it can be read");
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&read("grafana/rustbridge.json")).expect("the dashboard is JSON");
+    let panels = dashboard["panels"].as_array().expect("it has panels");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let queries: Vec<&str> = targets.filter_map(|target| target["expr"].as_str()).collect();
+    let names: BTreeSet<&str> = queries
+        .iter()
+        .flat_map(|query| query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
+        .filter(|word| word.starts_with("rabbitmq_"))
+        .collect();
+    assert!(names.len() > 5, "{names:?}");
+    assert!(read("prometheus.yml").contains("rabbitmq:15692"));
+    let get = "import urllib.request as u; print(u.urlopen('http://rabbitmq:15692/metrics').read().decode())";
+    let mut exported = String::new();
+    wait_until(LIMIT, "RabbitMQ to export its metrics", || {
+        exported = ground.client(&["python3", "-c", get]).unwrap_or_default();
+        !exported.is_empty()
+    });
+    for name in &names {
+        assert!(exported.contains(&format!("# TYPE {name} ")), "{name} is not exported");
+    }
+    println!("{} names of RabbitMQ's, all exported", names.len());
 }

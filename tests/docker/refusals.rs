@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT
 //! What does not fit, is missing or is in the way, said in one line with the remedy: while building, not at the first load.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use crate::engine::{ask, command, docker};
+use crate::engine::{ask, command, docker, logs};
 use crate::ground::{Ground, ground};
-use crate::support::{Folder, root};
+use crate::support::{Folder, free_port, root, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(90);
+const LIST: &str = "autoload_configs/modules.conf.xml";
 
 /// Runs one of the scripts.
 fn script(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
@@ -153,6 +157,8 @@ fn no_engine_is_said_with_how_to_get_one() {
             &done,
             &["no Docker engine answers at unix:///nonexistent/docker.sock", "start it with"],
         );
+        let done = script(name, &[], &[("DOCKER", "no-such-docker")]);
+        refused(&done, &["no docker is installed", "apt-get install docker.io"]);
     }
 }
 
@@ -161,6 +167,42 @@ fn a_port_in_use_is_refused_before_anything_starts() {
     let Some(_ground) = ground("a_port_in_use_is_refused_before_anything_starts") else { return };
     let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port can be bound");
     let port = taken.local_addr().expect("it has an address").port().to_string();
-    let done = script("compose.sh", &["up"], &[("RABBITMQ_PORT", &port)]);
+    let project = ("COMPOSE_PROJECT_NAME", "rustbridge-ports");
+    let done = script("compose.sh", &["up"], &[project, ("RABBITMQ_PORT", &port)]);
     refused(&done, &[&format!("port {port} is in use"), "RABBITMQ_PORT"]);
+    let taken = UdpSocket::bind(("127.0.0.1", 0)).expect("a port can be bound");
+    let port = taken.local_addr().expect("it has an address").port().to_string();
+    let free = free_port().to_string();
+    let ports = [project, ("RABBITMQ_PORT", &free), ("SIP_PORT", &port)];
+    let done = script("compose.sh", &["up"], &ports);
+    refused(&done, &[&format!("port {port} is in use"), "SIP_PORT"]);
+}
+
+/// A configuration that is mounted read-only cannot be mended, so it is said what it lacks, and FreeSWITCH runs.
+#[test]
+fn a_read_only_configuration_without_the_load_line_is_said() {
+    let Some(ground) = ground("a_read_only_configuration_without_the_load_line_is_said") else {
+        return;
+    };
+    let folder = Folder::new("read-only");
+    for name in ["freeswitch.xml", LIST, "autoload_configs/others.conf.xml"] {
+        let file = root().join("tests/docker/conf").join(name);
+        let text = std::fs::read_to_string(file).expect("it can be read");
+        folder.write(name, text.replace("<load module=\"mod_rustbridge\"/>", ""));
+    }
+    let mount = format!("{}:/mounted:ro", folder.path().display());
+    let name = ground.run.name("read-only");
+    let options = ["-v", &mount, "-e", "FREESWITCH_CONF=/mounted"];
+    ground.start(&name, &ground.run.test[0], "readonly", &options, &[], &[]);
+    wait_until(LIMIT, "FreeSWITCH to be up", || {
+        let done = ground.fs_cli("readonly", "status").output().expect("docker can be started");
+        String::from_utf8_lossy(&done.stdout).contains("is ready")
+    });
+    let line = format!(
+        "rustbridge-start: /mounted/{LIST} does not load mod_rustbridge: add <load module=\"mod_rustbridge\"/> to it"
+    );
+    let said = logs(&name);
+    assert_eq!(said.lines().filter(|said| *said == line).count(), 1, "{said}");
+    println!("{line}");
+    docker(&["rm", "-f", "-v", &name]);
 }

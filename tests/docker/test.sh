@@ -54,7 +54,6 @@ read_images
 # A name for the run, by which whoever gave it can look what is left of it.
 RUN=${DOCKER_TEST_RUN:-rustbridge-$$-$(date +%s)}
 clean() {
-    trap '' INT TERM HUP
     local label left=
     # Volumes may be let go of a moment after their containers.
     for _ in 1 2 3; do
@@ -75,9 +74,29 @@ clean() {
     return 1
 }
 CARGO=
+# The processes of the tests: number and name.
+members() {
+    local file line fields
+    for file in /proc/[0-9]*/stat; do
+        { read -r line <"$file"; } 2>/dev/null || continue
+        read -ra fields <<<"${line##*) }"
+        if [ "${fields[2]}" != "$CARGO" ] || [ "${fields[0]}" = Z ]; then continue; fi
+        line=${line#*(}
+        file=${file#/proc/}
+        echo "${file%/stat} ${line%)*}"
+    done
+}
 finish() {
-    local status=$?
+    local status=$? pid name end=$((SECONDS + 30))
+    # A second signal must not end this half way: make hands on the one that it got itself.
+    trap '' INT TERM HUP
     if [ -n "$CARGO" ]; then
+        # The tests end at once. Clients are heard out, for the engine may do what they asked for although nobody waits for it.
+        while read -r pid name; do
+            [ "$name" = "${DOCKER##*/}" ] || kill -KILL "$pid" 2>/dev/null || true
+        done < <(members)
+        clean >/dev/null || true
+        while [ "$SECONDS" -lt "$end" ] && [ -n "$(members)" ]; do sleep 0.2; done
         kill -KILL -- "-$CARGO" 2>/dev/null || true
         wait "$CARGO" 2>/dev/null || true
     fi
