@@ -201,6 +201,59 @@ impl Stand {
         result
     }
 
+    /// Loads the module with this configuration, runs what `body` wants, and unloads it.
+    pub fn with_module<T>(&mut self, sinks: &str, body: impl FnOnce(&mut Self) -> T) -> T {
+        self.switch.configure(&format!(
+            "<configuration name=\"rustbridge.conf\"><settings/><sinks>{sinks}</sinks></configuration>"
+        ));
+        self.expect("reloadxml");
+        self.expect("load mod_rustbridge");
+        let result = body(self);
+        self.expect("unload mod_rustbridge");
+        result
+    }
+
+    /// The switch itself.
+    pub fn switch(&mut self) -> &mut FreeSwitch {
+        &mut self.switch
+    }
+
+    /// Delivers this many events of 85 headers as fast as it goes, or so many a second.
+    pub fn deliver(&mut self, count: u64, rate: u32) -> Numbers {
+        self.deliver_of(85, count, rate)
+    }
+
+    /// The same with other sizes.
+    pub fn deliver_of(&mut self, headers: u32, count: u64, rate: u32) -> Numbers {
+        let line = format!("bench run headers={headers} kind=real warm=0 rate={rate} n={count}");
+        numbers(&self.expect(&line))
+    }
+
+    /// A number of the first sink's status.
+    pub fn sink(&mut self, name: &str) -> u64 {
+        let status = self.switch.json("rustbridge status json");
+        status["sinks"][0][name].as_u64().unwrap_or(0)
+    }
+
+    /// Seconds of processor time that the switch has used.
+    pub fn cpu(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.switch.pid()));
+        let stat = stat.expect("the switch runs");
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        let mut fields = after.split_whitespace().skip(11);
+        let mut ticks = || fields.next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+        let used: f64 = ticks() + ticks();
+        used / 100.0
+    }
+
+    /// Bytes of memory that it has.
+    pub fn memory(&self) -> f64 {
+        let path = format!("/proc/{}/statm", self.switch.pid());
+        let statm = std::fs::read_to_string(path).expect("the switch runs");
+        let pages: f64 = statm.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(f64::NAN);
+        pages * 4096.0
+    }
+
     pub fn run(&mut self, case: &Case) -> Numbers {
         let answer = self.expect(&format!("bench run {}", case.line()));
         numbers(&answer)
