@@ -17,6 +17,7 @@ mod publisher;
 mod status;
 mod store;
 mod stream;
+mod syncer;
 mod thread;
 mod window;
 

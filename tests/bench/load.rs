@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::freeswitch::{FreeSwitch, Installation};
 use crate::support::skips::Missing;
@@ -227,6 +228,16 @@ impl Stand {
     pub fn deliver_of(&mut self, headers: u32, count: u64, rate: u32) -> Numbers {
         let line = format!("bench run headers={headers} kind=real warm=0 rate={rate} n={count}");
         numbers(&self.expect(&line))
+    }
+
+    /// Until a number of the first sink's status is this.
+    pub fn wait_for(&mut self, name: &str, count: u64) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while self.sink(name) != count {
+            let late = Instant::now() > end;
+            assert!(!late, "{name} is not {count}: {}", self.switch.api("rustbridge status json"));
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     /// A number of the first sink's status.

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: MIT
 //! What a waiting event takes in memory, against its JSON.
 
-use std::time::Duration;
-
 use crate::Effort;
 use crate::load::Stand;
 use crate::results::Results;
 use crate::rounds::Series;
-use crate::support::{Folder, free_port, skips, wait_until};
+use crate::support::{Folder, free_port, skips};
 use crate::throughput::ROOM;
-
-const LIMIT: Duration = Duration::from_secs(60);
 
 pub fn run(effort: Effort, results: &mut Results) {
     let Some(mut stand) = skips::unless("bench memory", Stand::start(None)) else { return };
@@ -31,7 +27,7 @@ pub fn run(effort: Effort, results: &mut Results) {
     for headers in [40, 85, 250] {
         stand.with_module(&file, |stand| {
             stand.deliver_of(headers, 10, 0);
-            wait_until(LIMIT, "ten lines", || stand.sink("delivered") == 10);
+            stand.wait_for("delivered", 10);
         });
         let lines = std::fs::read_to_string(&path).expect("the sink has written");
         let json = lines.lines().last().map_or(0, str::len) as f64;
@@ -42,7 +38,7 @@ pub fn run(effort: Effort, results: &mut Results) {
                 stand.deliver_of(headers, 2_000, 4_000);
                 let before = stand.memory();
                 stand.deliver_of(headers, 20_000, 4_000);
-                wait_until(LIMIT, "all to wait", || stand.sink("waiting") == 22_000);
+                stand.wait_for("waiting", 22_000);
                 held.push((stand.memory() - before) / 20_000.0);
             });
             baseline.push(json);

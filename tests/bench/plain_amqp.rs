@@ -16,6 +16,8 @@ pub struct PlainAmqp {
     stream: TcpStream,
     received: Vec<u8>,
     at: usize,
+    /// Messages published on the channel: the tags of confirms go on from there.
+    published: u64,
 }
 
 /// A message as it was taken from a queue: its properties as they were on the wire, and its body.
@@ -54,7 +56,7 @@ impl PlainAmqp {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("the broker listens");
         stream.set_nodelay(true).expect("a socket option");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket option");
-        let mut client = Self { stream, received: Vec::new(), at: 0 };
+        let mut client = Self { stream, received: Vec::new(), at: 0, published: 0 };
         client.write(b"AMQP\0\0\x09\x01");
         client.expect(10, 10);
         let start = [vec![0; 4], short("PLAIN"), long("\0guest\0guest"), short("en_US")].concat();
@@ -193,7 +195,8 @@ impl PlainAmqp {
             }
             let (_, payload) = self.next();
             assert!(payload.starts_with(&method(60, 80, &[])), "no confirm: {payload:?}");
-            let tag = u64::from_be_bytes(payload[4..12].try_into().expect("eight bytes"));
+            let tag = u64::from_be_bytes(payload[4..12].try_into().expect("eight bytes"))
+                - self.published;
             if payload[12] & 1 == 1 {
                 through = through.max(tag);
                 single = single.split_off(&(tag + 1));
@@ -201,6 +204,7 @@ impl PlainAmqp {
                 single.insert(tag);
             }
         }
+        self.published += count;
         started.elapsed()
     }
 }

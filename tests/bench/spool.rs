@@ -27,7 +27,7 @@ fn append(folder: &Path, fsync: Fsync, batches: u64, rate: Option<f64>) -> f64 {
         min_free_bytes: 0,
         fsync,
     };
-    let (mut spool, _) = Spool::open(config, Arc::new(Disk)).expect("the spool opens");
+    let (mut spool, _) = Spool::open(config, Arc::new(Disk::default())).expect("the spool opens");
     let payload = vec![b'x'; RECORD];
     let started = Instant::now();
     let mut busy = Duration::ZERO;

@@ -51,7 +51,7 @@ fn drain(stand: &mut Stand, count: u64) -> (f64, f64) {
     let before = stand.sink("delivered");
     stand.switch().api("rustbridge pause out");
     stand.deliver(count, 0);
-    wait_until(LIMIT, "all events to wait", || stand.sink("waiting") == count);
+    stand.wait_for("waiting", count);
     let (cpu, started) = (stand.cpu(), Instant::now());
     stand.switch().api("rustbridge resume out");
     let took =
