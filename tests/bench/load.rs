@@ -74,7 +74,9 @@ impl Case {
     fn line(&self) -> String {
         let Self { headers, threads, kind, ahead, burst, rate, count } = self;
         format!(
-            "headers={headers} threads={threads} kind={kind} ahead={ahead} burst={burst} rate={rate} n={count}"
+            "headers={headers} threads={threads} kind={kind} ahead={ahead} burst={burst} rate={rate} n={count} \
+             warm={}",
+            count.min(&1_000)
         )
     }
 }

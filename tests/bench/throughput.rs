@@ -22,8 +22,8 @@ use crate::support::{Folder, in_path, skips, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const WINDOW: u64 = 1024;
-/// What all sinks here have: room for a whole run, and only the events that are ours.
-pub const ROOM: &str = "<param name=\"queue-capacity\" value=\"262144\"/>\
+/// What all sinks here have: room for a whole run, in memory.
+pub const ROOM: &str = "<param name=\"spool-mode\" value=\"off\"/><param name=\"queue-capacity\" value=\"262144\"/>\
      <param name=\"queue-max-bytes\" value=\"2147483648\"/><param name=\"normal-percent\" value=\"100\"/>";
 const EVENTS: &str = "events=\"CHANNEL_HANGUP_COMPLETE\"";
 const CASE: &str = "85 headers";
@@ -59,8 +59,8 @@ fn drain(stand: &mut Stand, count: u64) -> (f64, f64) {
     (took, stand.cpu() - cpu)
 }
 
-/// System calls of the publisher's thread for each event, at a steady rate.
-fn publisher_calls(stand: &mut Stand, count: u64, rate: u32) -> Option<f64> {
+/// System calls of the publisher's thread for each event, at a steady rate, or from its queue as fast as it goes.
+fn publisher_calls(stand: &mut Stand, count: u64, rate: Option<u32>) -> Option<f64> {
     in_path("strace")?;
     let tasks = format!("/proc/{}/task", stand.switch().pid());
     let thread = fs::read_dir(tasks).ok()?.flatten().find(|task| {
@@ -83,7 +83,15 @@ fn publisher_calls(stand: &mut Stand, count: u64, rate: u32) -> Option<f64> {
         text.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
     });
     let before = stand.sink("delivered");
-    stand.deliver(count, rate);
+    match rate {
+        Some(rate) => drop(stand.deliver(count, rate)),
+        None => {
+            stand.switch().api("rustbridge pause out");
+            stand.deliver(count, 0);
+            stand.wait_for("waiting", count);
+            stand.switch().api("rustbridge resume out");
+        }
+    }
     wait_until(LIMIT, "all events to be delivered", || stand.sink("delivered") - before >= count);
     let ended = Command::new("kill").args(["-INT", &strace.id().to_string()]).status();
     assert!(ended.is_ok_and(|status| status.success()), "strace can be ended");
@@ -107,6 +115,7 @@ fn live(stand: &mut Stand, client: &mut PlainAmqp, queue: &str, count: u64) -> (
     client.purge(queue);
     let (cpu, started) = (stand.cpu(), Instant::now());
     stand.deliver(count, 0);
+    // How many the queue has is asked often: the answer costs both alike.
     let took = until(started, "the queue to have all", || client.count(queue) >= count);
     (took, stand.cpu() - cpu)
 }
@@ -131,8 +140,9 @@ pub fn rabbitmq(effort: Effort, results: &mut Results) {
     client.bound_queue("theirs", "TAP.Events", &[]);
     let mut plain = PlainAmqp::connect(port);
     plain.confirms();
-    let (mut peer, mut socket, mut base, mut calls) =
-        (Sides::default(), Sides::default(), Series::default(), Series::default());
+    let (mut peer, mut socket) = (Sides::default(), Sides::default());
+    let (mut base, mut calls, mut calls_busy) =
+        (Series::default(), Series::default(), Series::default());
     for _ in 0..effort.rounds {
         let cpu = stand.cpu();
         stand.deliver(count, 0);
@@ -155,8 +165,12 @@ pub fn rabbitmq(effort: Effort, results: &mut Results) {
             client.purge("classic");
             socket.theirs.push(plain.publish("bench", &like, count, WINDOW).as_secs_f64());
             client.purge("classic");
-            if let Some(number) = publisher_calls(stand, count / 2, 5_000) {
+            if let Some(number) = publisher_calls(stand, count / 2, Some(5_000)) {
                 calls.push(number);
+            }
+            client.purge("classic");
+            if let Some(number) = publisher_calls(stand, count / 2, None) {
+                calls_busy.push(number);
             }
             client.purge("classic");
         });
@@ -186,6 +200,8 @@ pub fn rabbitmq(effort: Effort, results: &mut Results) {
     );
     results.ratio("CPU / mod_amqp, whole process", CASE, &peer.ours_cpu, &peer.theirs_cpu);
     results.figure("publisher's system calls at 5000/s", CASE, "per event", &calls);
+    results.figure("publisher's system calls, from its queue", CASE, "per event", &calls_busy);
+    results.ratio("plain socket / mod_amqp unconfirmed", CASE, &socket.theirs, &peer.theirs);
 }
 
 /// Kafka: against a loop over the same client library with the same properties, which has its records ready.
@@ -215,7 +231,7 @@ pub fn kafka(effort: Effort, results: &mut Results) {
             let (took, cpu) = plain_kafka::produce(&bootstrap, "theirs", &line, count);
             sides.theirs.push(took);
             sides.theirs_cpu.push(cpu);
-            if let Some(number) = publisher_calls(stand, count / 2, 5_000) {
+            if let Some(number) = publisher_calls(stand, count / 2, Some(5_000)) {
                 calls.push(number);
             }
         });
