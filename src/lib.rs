@@ -23,6 +23,7 @@
 //! * `rb-<sink>`, one for each sink, takes from the ring, keeps the spool, encodes, sends and takes
 //!   the acknowledgements.
 //! * `ro-<sink>` lives while a sink connects, so that the publisher goes on taking events in.
+//! * `rs-<sink>` forces the sink's spool onto the disk, where that is done on a timer.
 //! * `rb-interfaces` looks, for a moment after load, whether the core registered our commands.
 //! * `rb-:live-calls` keeps the table of live calls; `rb-orphans` tells the calls that a crash of the
 //!   switch has ended, and lives until every sink has them.

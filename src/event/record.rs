@@ -268,6 +268,12 @@ impl Record {
         self.used
     }
 
+    /// The same in no more memory than it needs, or none when that would not be much less.
+    pub fn packed(&self) -> Option<Self> {
+        (self.used + self.used / 4 < self.bytes.len())
+            .then(|| Self { bytes: self.bytes().to_vec(), ..*self })
+    }
+
     /// Bytes the buffer holds, used or not. What the pool counts.
     pub fn capacity(&self) -> usize {
         self.bytes.len()
@@ -392,6 +398,18 @@ mod tests {
         assert_eq!(back.class(), Class::Bulk);
         assert_eq!(back.subclass(), Some(b"sofia::register".as_slice()));
         assert_eq!(back.bytes(), record.bytes());
+    }
+
+    #[test]
+    fn a_packed_record_is_the_same_in_less_memory() {
+        let mut record = Record::with_capacity(8192);
+        record.begin(EventKind::new(3), Class::Critical, Some(b"a::b"));
+        record.header(b"Name", b"value");
+        let packed = record.packed().unwrap();
+        assert_eq!((packed.bytes(), packed.capacity()), (record.bytes(), record.size()));
+        assert_eq!((packed.kind(), packed.class()), (record.kind(), record.class()));
+        assert_eq!((packed.subclass(), packed.header_count()), (record.subclass(), 1));
+        assert!(packed.packed().is_none());
     }
 
     #[test]

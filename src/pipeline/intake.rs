@@ -2,6 +2,7 @@
 //! From the ring to where a message waits: memory, or the spool.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::codec::Stamp;
@@ -14,6 +15,9 @@ use crate::queue::{DropReason, Slot};
 
 /// Events taken from the ring in one round, so that sending is never far away.
 const INTAKE_MAX: usize = 16 * 1024;
+/// Messages that wait in the records they came in; those behind them are packed. What a busy
+/// connection has in flight is less.
+const PACK_BEYOND: usize = 1024;
 /// Messages that may wait in memory, with a connection, before later ones go to disk.
 const SPILL_EVENTS: usize = 8192;
 /// Eighths of the memory that may be held, with a connection, before what comes goes to disk: less
@@ -53,8 +57,24 @@ impl Publisher {
         self.note_missed(missed);
         let stamp = Stamp { seq: self.standing.next, reuse: self.reuse_of(&record) };
         self.standing.next += 1;
+        let record = if self.head.len() + self.tail.len() < PACK_BEYOND {
+            record
+        } else {
+            self.pack(record)
+        };
         let origin = Origin::Memory;
         self.tail.push_back(Item { stamp, record, boot: None, attempts: 0, origin });
+    }
+
+    /// A record's buffer has room for a larger event. Where many wait, that is most of the memory.
+    fn pack(&self, record: Arc<Record>) -> Arc<Record> {
+        match record.packed() {
+            Some(packed) => {
+                self.pool.release(record);
+                Arc::new(packed)
+            }
+            None => record,
+        }
     }
 
     fn reuse_of(&mut self, record: &Record) -> u8 {

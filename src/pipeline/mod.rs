@@ -18,6 +18,7 @@ mod status;
 mod store;
 mod stream;
 mod succession;
+mod syncer;
 mod thread;
 mod window;
 

@@ -180,10 +180,9 @@ impl Publisher {
             .as_deref()
             .and_then(|file| Standing::load(file, &settings.boot))
             .unwrap_or(Standing::START);
-        let store = settings
-            .store
-            .clone()
-            .map(|store| Store::new(store, &settings.name, Arc::clone(&settings.names)));
+        let store = settings.store.clone().map(|store| {
+            Store::new(store, &settings.name, Arc::clone(&settings.names), settings.prepare)
+        });
         Self {
             backoff: Backoff::new(reconnect.min, reconnect.max, seed(&settings.name)),
             settings,

@@ -10,9 +10,12 @@ use crate::codec::Stamp;
 use crate::config::delivery::SpoolMode;
 use crate::event::{EventKind, EventNames};
 use crate::pipeline::item::{Item, Origin};
+use crate::pipeline::syncer::SyncThread;
+use crate::pipeline::thread::Prepare;
 use crate::queue::Pool;
 use crate::spool::{
-    DamageKind, Disk, Entry, Heal, Position, Spool, SpoolConfig, SpoolError, SpoolStats, Stored,
+    DamageKind, Disk, Entry, Fsync, Heal, Position, Spool, SpoolConfig, SpoolError, SpoolStats,
+    Stored,
 };
 
 /// Where a sink's spool is, and when it is used.
@@ -36,6 +39,9 @@ pub(super) struct Store {
     name: String,
     names: Arc<EventNames>,
     spool: Option<Spool>,
+    /// There while the spool is open and syncs on a timer.
+    syncing: Option<SyncThread>,
+    prepare: Prepare,
     open_at: Instant,
     /// Records in it that are not settled: part of what waits.
     records: u64,
@@ -57,12 +63,19 @@ pub(super) struct Found {
 }
 
 impl Store {
-    pub(super) fn new(settings: StoreSettings, name: &str, names: Arc<EventNames>) -> Self {
+    pub(super) fn new(
+        settings: StoreSettings,
+        name: &str,
+        names: Arc<EventNames>,
+        prepare: Prepare,
+    ) -> Self {
         Self {
             settings,
             name: name.to_owned(),
             names,
             spool: None,
+            syncing: None,
+            prepare,
             open_at: Instant::now(),
             records: 0,
             reading: VecDeque::new(),
@@ -77,7 +90,8 @@ impl Store {
         if self.spool.is_some() || Instant::now() < self.open_at {
             return None;
         }
-        match Spool::open(self.settings.config.clone(), Arc::new(Disk)) {
+        let disk = self.disk();
+        match Spool::open(self.settings.config.clone(), Arc::new(disk)) {
             Ok((spool, recovery)) => {
                 for line in recovery.lines() {
                     log::warn!("[{}] Spool: {line}", self.name);
@@ -104,6 +118,17 @@ impl Store {
                 None
             }
         }
+    }
+
+    /// The disk, with a thread to sync on where that is worth one: else the publisher does it.
+    fn disk(&mut self) -> Disk {
+        if !matches!(self.settings.config.fsync, Fsync::Interval(_)) {
+            return Disk::default();
+        }
+        if self.syncing.is_none() {
+            self.syncing = SyncThread::start(&self.name, self.prepare).ok();
+        }
+        self.syncing.as_ref().map_or_else(Disk::default, |thread| Disk::with(thread.syncer()))
     }
 
     /// Says a trouble once, until another one comes or all is well.
@@ -374,6 +399,9 @@ impl Store {
             && let Err(error) = spool.close()
         {
             log::error!("[{}] Spool: {error}", self.name);
+        }
+        if let Some(thread) = self.syncing.take() {
+            thread.end();
         }
     }
 }

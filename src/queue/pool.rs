@@ -67,14 +67,18 @@ impl Pool {
 
     /// Gives a record back. Of several holders the last one's goes to the pool.
     pub fn release(&self, mut record: Arc<Record>) {
-        let Some(inner) = Arc::get_mut(&mut record) else { return };
-        let (capacity, usual) = (inner.capacity(), self.record_bytes.load(Ordering::Relaxed));
+        let Some(capacity) = Arc::get_mut(&mut record).map(|record| record.capacity()) else {
+            return;
+        };
+        let usual = self.record_bytes.load(Ordering::Relaxed);
+        // Packed, or from before larger ones were needed: `top_up` makes what is missing.
+        if capacity < usual {
+            return;
+        }
         if capacity > usual && capacity <= LEARN_BYTES {
             self.record_bytes.fetch_max(capacity, Ordering::Relaxed);
-            // Those in use meanwhile come by here. One more, so that there is something to do.
+            // Those in use meanwhile end here. One more, so that there is something to do.
             self.unchecked.store(self.free.len() + 1, Ordering::Relaxed);
-        } else if capacity < usual {
-            *inner = Self::fresh(usual);
         }
         if capacity <= KEEP_BYTES {
             self.give(record);
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_was_in_use_meanwhile_comes_back_as_large() {
+    fn a_record_that_was_in_use_meanwhile_does_not_come_back_small() {
         let pool = Pool::new(40, 20, 64);
         let (mut record, in_use) = (pool.take(), pool.take());
         Arc::get_mut(&mut record).unwrap().header(b"name", &[b'x'; 1000]);
@@ -187,6 +191,7 @@ mod tests {
         pool.release(record);
         pool.top_up();
         pool.release(in_use);
+        pool.top_up();
         let all: Vec<_> = (0..20).map(|_| pool.take()).collect();
         assert!(all.iter().all(|record| record.capacity() >= size));
     }

@@ -95,6 +95,8 @@ impl Spool {
         });
         if let Some((durable_end, ordinal)) = active {
             self.active = None;
+            // Of a file that is gone; all that it covers is still in memory.
+            self.underway = None;
             if let Some(segment) = self.segments.back_mut() {
                 segment.records = segment.records.saturating_sub(self.pending_records);
                 if self.pending_records > 0 {

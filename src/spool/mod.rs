@@ -2,7 +2,8 @@
 //! A bounded queue of opaque records on disk: what a sink accepted while its broker could not.
 //!
 //! One [`Spool`] serves one sink. The publisher thread of that sink is its only writer and its only
-//! reader, so nothing here is shared, and every call may touch the disk. No thread is started.
+//! reader, so nothing here is shared, and every call may touch the disk. No thread is started; where
+//! the owner has one for it ([`Syncer`]), `fsync=interval` syncs there and appending goes on.
 //!
 //! **What it promises.** A record is *accepted* when [`Spool::append`] counts it, *durable* when a
 //! commit has succeeded, and *readable* when it is durable (with `fsync=never`: at once). A durable
@@ -58,22 +59,26 @@ use std::time::{Duration, Instant};
 
 pub use self::error::SpoolError;
 pub use self::queue::Spool;
-pub use self::storage::{Disk, Found, Lock, Storage, StorageFile};
+pub use self::storage::{Disk, Found, Lock, Storage, StorageFile, Syncer, Syncing};
 
 /// When records become durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fsync {
     /// With each [`Spool::append`].
     Always,
-    /// With the first [`Spool::commit`] this long after the last one, or when
-    /// [`MAX_UNDURABLE_BYTES`] are waiting for it.
+    /// With the first [`Spool::commit`] this long after the last one, or sooner when much is
+    /// waiting for it; never more than [`MAX_UNDURABLE_BYTES`].
     Interval(Duration),
     /// When the system sees fit. A power cut loses what it had not written.
     Never,
 }
 
-/// What may wait in memory for the next commit before one is made out of turn.
+/// What may wait in memory for the next commit before appending waits for one: what a failed fsync
+/// has to write anew is held there.
 pub const MAX_UNDURABLE_BYTES: usize = 8 * 1024 * 1024;
+
+/// What waits before a commit is begun out of turn.
+const MUCH_UNDURABLE_BYTES: usize = MAX_UNDURABLE_BYTES / 4;
 
 /// Where a spool lives and how large it may get.
 #[derive(Debug, Clone)]

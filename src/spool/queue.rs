@@ -11,7 +11,7 @@ use super::error::SpoolError;
 use super::format::{FOOTER, HEADER, Mark, RECORD, decode_head, to_u64, to_usize};
 use super::reader::Reader;
 use super::segment::Segment;
-use super::storage::{Storage, StorageFile, read_full};
+use super::storage::{Storage, StorageFile, Syncing, read_full};
 use super::{Damage, Fsync, SpoolConfig, SpoolState, SpoolStats};
 
 /// A bounded queue of records on disk. See the [module](super) for what it promises.
@@ -36,6 +36,8 @@ pub struct Spool {
     /// failed fsync the file cannot be trusted to still have them.
     pub(super) pending: Vec<u8>,
     pub(super) pending_records: u64,
+    /// A sync of the active segment on another thread.
+    pub(super) underway: Option<Underway>,
     /// Set while `pending` has lost its segment to a failed fsync: the place from which on the
     /// files are void.
     pub(super) floor: Option<Mark>,
@@ -65,6 +67,24 @@ pub(super) struct Active {
     pub(super) durable_end: u64,
     /// Size up to which the segment may grow, footer included.
     pub(super) capacity: u64,
+}
+
+/// A sync of the active segment that goes on while more is appended.
+#[derive(Debug)]
+pub(super) struct Underway {
+    pub(super) sync: Box<dyn Syncing>,
+    pub(super) covers: Covered,
+}
+
+/// What a sync makes durable.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Covered {
+    /// The segment up to here.
+    pub(super) end: u64,
+    /// The first so many bytes and records of what is pending.
+    pub(super) bytes: usize,
+    pub(super) records: u64,
+    pub(super) last_seq: Option<u64>,
 }
 
 /// When things were last done, by the caller's clock.

@@ -56,6 +56,7 @@ impl Spool {
             active: None,
             pending: Vec::new(),
             pending_records: 0,
+            underway: None,
             floor: None,
             acked,
             acked_id: slot.map_or(0, |slot| slot.id),

@@ -12,6 +12,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
@@ -122,6 +123,11 @@ pub trait StorageFile: fmt::Debug + Send {
     /// # Errors
     /// What the system says.
     fn sync_data(&self) -> io::Result<()>;
+    /// Begins the same on another thread, for what has been written so far; none where there is no
+    /// such thread. Until it is over, nothing else is to be synced on this file.
+    fn begin_sync(&self) -> Option<Box<dyn Syncing>> {
+        None
+    }
     /// False when the file has been deleted under us.
     ///
     /// # Errors
@@ -129,9 +135,39 @@ pub trait StorageFile: fmt::Debug + Send {
     fn is_linked(&self) -> io::Result<bool>;
 }
 
+/// A sync that is under way.
+pub trait Syncing: fmt::Debug + Send {
+    /// What became of it; none while it goes on.
+    fn poll(&mut self) -> Option<io::Result<()>>;
+    /// The same, waited for.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn wait(self: Box<Self>) -> io::Result<()>;
+}
+
+/// A thread that syncs files, owned by whoever owns the spool.
+pub trait Syncer: fmt::Debug + Send + Sync {
+    /// Begins to sync; none when the thread is gone.
+    fn begin(&self, file: File) -> Option<Box<dyn Syncing>>;
+}
+
 /// The real file system.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Disk;
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    syncer: Option<Arc<dyn Syncer>>,
+}
+
+impl Disk {
+    /// One that syncs on this thread what need not be waited for.
+    pub fn with(syncer: Arc<dyn Syncer>) -> Self {
+        Self { syncer: Some(syncer) }
+    }
+
+    fn file(&self, file: File) -> Box<dyn StorageFile> {
+        Box::new(DiskFile { file, syncer: self.syncer.clone() })
+    }
+}
 
 impl Storage for Disk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -151,11 +187,11 @@ impl Storage for Disk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true).mode(0o640);
-        Ok(Box::new(DiskFile(options.open(path)?)))
+        Ok(self.file(options.open(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(DiskFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(self.file(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Lock> {
@@ -178,7 +214,7 @@ impl Storage for Disk {
         if file.set_len(0).is_ok() && file.write_at(owner.as_bytes(), 0).is_err() {
             log::debug!("spool {}: the lock file could not be labeled", path.display());
         }
-        Ok(Lock::Held(Box::new(DiskFile(file))))
+        Ok(Lock::Held(self.file(file)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -213,38 +249,46 @@ impl Storage for Disk {
 }
 
 #[derive(Debug)]
-struct DiskFile(File);
+struct DiskFile {
+    file: File,
+    syncer: Option<Arc<dyn Syncer>>,
+}
 
 impl StorageFile for DiskFile {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, offset)
+        self.file.read_at(buffer, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.0.write_at(bytes, offset)
+        self.file.write_at(bytes, offset)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        match fallocate(&self.0, FallocateFlags::empty(), 0, len) {
+        match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
+    }
+
+    fn begin_sync(&self) -> Option<Box<dyn Syncing>> {
+        // Another number for the same open file: whoever looks, an error of the disk is told once.
+        self.syncer.as_ref()?.begin(self.file.try_clone().ok()?)
     }
 
     fn is_linked(&self) -> io::Result<bool> {
-        Ok(self.0.metadata()?.nlink() > 0)
+        Ok(self.file.metadata()?.nlink() > 0)
     }
 }
 

@@ -7,10 +7,10 @@ use super::error::SpoolError;
 use super::format::{
     self, FOOTER, HEADER, Header, Identity, Link, MAX_SEGMENT, Mark, RECORD, record_bytes, to_u64,
 };
-use super::queue::{Active, Spool};
+use super::queue::{Active, Covered, Spool, Underway};
 use super::segment::{Builder, Segment, split_records};
 use super::storage::write_all;
-use super::{Appended, Entry, Fsync, MAX_UNDURABLE_BYTES};
+use super::{Appended, Entry, Fsync, MAX_UNDURABLE_BYTES, MUCH_UNDURABLE_BYTES};
 
 /// The cursor is written at most this often, except when a segment is done.
 const CURSOR_INTERVAL: Duration = Duration::from_millis(100);
@@ -46,11 +46,14 @@ impl Spool {
     /// What failed. Nothing is lost by it; [`stats`](Self::stats) tells the state.
     pub fn commit(&mut self, now: Instant) -> Result<(), SpoolError> {
         self.check_folder(now);
-        let data = if self.floor.is_some() {
+        let settled = self.settle_sync();
+        let data = if settled.is_err() {
+            settled
+        } else if self.floor.is_some() {
             Err(self.suspended())
         } else if self.pending_records > 0 && is_due(self.data_deadline(), now) {
             self.clock.data_synced = Some(now);
-            self.commit_data()
+            self.begin_commit()
         } else {
             Ok(())
         };
@@ -160,10 +163,18 @@ impl Spool {
             self.degrade(&error);
             return (whole, Err(error));
         }
-        if self.pending.len() >= MAX_UNDURABLE_BYTES {
-            return (whole, self.commit_data());
-        }
-        (whole, Ok(()))
+        let result = if self.pending.len() >= MAX_UNDURABLE_BYTES {
+            self.await_sync().and_then(|()| self.begin_commit())
+        } else if self.pending.len() >= MUCH_UNDURABLE_BYTES {
+            let settled = self.settle_sync();
+            if settled.is_ok() {
+                self.begin_sync();
+            }
+            settled
+        } else {
+            Ok(())
+        };
+        (whole, result)
     }
 
     fn has_room(&self, need: u64) -> bool {
@@ -310,7 +321,69 @@ impl Spool {
         self.sync_active()
     }
 
+    /// Makes what is appended so far durable while more is appended, if there is a thread for it.
+    fn begin_commit(&mut self) -> Result<(), SpoolError> {
+        if self.begin_sync() { Ok(()) } else { self.commit_data() }
+    }
+
+    /// Begins a sync on the other thread, or finds one that goes on: one at a time. False when
+    /// there is no such thread.
+    fn begin_sync(&mut self) -> bool {
+        if !matches!(self.config.fsync, Fsync::Interval(_)) || self.floor.is_some() {
+            return false;
+        }
+        if self.underway.is_some() || self.pending_records == 0 {
+            return true;
+        }
+        let (Some(active), Some(segment)) = (&self.active, self.segments.back()) else {
+            return false;
+        };
+        let covers = Covered {
+            end: segment.end,
+            bytes: self.pending.len(),
+            records: self.pending_records,
+            last_seq: self.counts.appended_seq,
+        };
+        self.underway = active.file.begin_sync().map(|sync| Underway { sync, covers });
+        self.underway.is_some()
+    }
+
+    /// Takes note of a sync on the other thread that is over.
+    fn settle_sync(&mut self) -> Result<(), SpoolError> {
+        let Some(underway) = &mut self.underway else { return Ok(()) };
+        let Some(result) = underway.sync.poll() else { return Ok(()) };
+        let covers = underway.covers;
+        self.underway = None;
+        self.end_sync(covers, result)
+    }
+
+    /// Waits for one that goes on.
+    fn await_sync(&mut self) -> Result<(), SpoolError> {
+        let Some(underway) = self.underway.take() else { return Ok(()) };
+        let result = underway.sync.wait();
+        self.end_sync(underway.covers, result)
+    }
+
+    fn end_sync(&mut self, covers: Covered, result: std::io::Result<()>) -> Result<(), SpoolError> {
+        if let Err(error) = result {
+            return self.abandon_active(error);
+        }
+        if let Some(active) = self.active.as_mut() {
+            active.durable_end = covers.end;
+            self.pending.drain(..covers.bytes.min(self.pending.len()));
+            self.pending_records = self.pending_records.saturating_sub(covers.records);
+            self.counts.durable_seq = covers.last_seq;
+        }
+        Ok(())
+    }
+
     fn sync_active(&mut self) -> Result<(), SpoolError> {
+        let before = self.segments.back().map(Segment::ordinal);
+        self.await_sync()?;
+        // A failure has ended in a fresh segment, which is durable.
+        if self.segments.back().map(Segment::ordinal) != before {
+            return Ok(());
+        }
         let (Some(active), Some(segment)) = (self.active.as_mut(), self.segments.back_mut()) else {
             return Ok(());
         };
@@ -321,10 +394,17 @@ impl Spool {
             self.counts.durable_seq = self.counts.appended_seq;
             return Ok(());
         };
+        self.abandon_active(error)
+    }
+
+    /// After a failed sync: the segment is never touched again, and what it may not have is written
+    /// anew.
+    fn abandon_active(&mut self, error: std::io::Error) -> Result<(), SpoolError> {
+        let Some(active) = self.active.take() else { return Ok(()) };
         self.counts.fsync_errors += 1;
         // The descriptor goes with `active`, so nothing can sync it again.
         let durable_end = active.durable_end;
-        self.active = None;
+        drop(active);
         let path = self.path_of(&segment_name_of(self.segments.back()));
         let error = SpoolError::io("sync a segment", &path, error);
         log::error!("{error}; writing {} records anew", self.pending_records);

@@ -7,12 +7,15 @@ BENCH_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Wno-unused-parameter $(shell tes
 # The library as it is shipped.
 BENCH_ENV = RUSTBRIDGE_MODULE=$(abspath $(TARGET))/release/libmod_rustbridge.so
 
-.PHONY: bench bench-all bench-gate bench-modules bench-library
+.PHONY: bench bench-all bench-gate bench-report bench-modules bench-library
 bench: bench-modules bench-library ## Measure against every peer, the short set: some minutes on a quiet machine
 	$(BENCH_ENV) cargo bench --bench bench -- --short $(BENCH_ARGS)
 
 bench-all: bench-modules bench-library ## Measure everything that docs/performance.md shows
 	$(BENCH_ENV) cargo bench --bench bench -- $(BENCH_ARGS)
+
+bench-report: ## Put the results of the last runs into docs/performance.md, and its plots
+	cargo bench --bench bench -- report
 
 bench-gate: build host ## Count what an event costs: instructions, allocations, system calls; part of make test
 	RUSTBRIDGE_MODULE=$(MODULE) $(CARGO) test $(LOCKED) --test bench_gate -- --nocapture

@@ -26,9 +26,16 @@
 mod support;
 
 mod callback;
+mod growth;
 mod load;
+mod memory;
+mod plain_amqp;
+mod plain_kafka;
+mod report;
 mod results;
 mod rounds;
+mod spool;
+mod throughput;
 
 use results::Results;
 
@@ -41,7 +48,16 @@ pub struct Effort {
 
 type Suite = fn(Effort, &mut Results);
 
-const SUITES: &[(&str, Suite)] = &[("callback", callback::run), ("calls", callback::counts)];
+const SUITES: &[(&str, Suite)] = &[
+    ("callback", callback::run),
+    ("rabbitmq", throughput::rabbitmq),
+    ("kafka", throughput::kafka),
+    ("file", throughput::file),
+    ("memory", memory::run),
+    ("spool", spool::run),
+    ("growth", growth::run),
+    ("calls", callback::counts),
+];
 
 fn main() {
     let mut effort = Effort { rounds: 0, short: false };
@@ -66,6 +82,10 @@ fn main() {
     if let Some(stranger) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
         eprintln!("no suite {stranger:?}; there are {}", known.join(", "));
         std::process::exit(2);
+    }
+    if wanted == ["report"] {
+        report::write();
+        return;
     }
     for (name, suite) in SUITES {
         if wanted.is_empty() || wanted.iter().any(|word| word == name) {

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::freeswitch::{FreeSwitch, Installation};
 use crate::support::skips::Missing;
@@ -73,7 +74,9 @@ impl Case {
     fn line(&self) -> String {
         let Self { headers, threads, kind, ahead, burst, rate, count } = self;
         format!(
-            "headers={headers} threads={threads} kind={kind} ahead={ahead} burst={burst} rate={rate} n={count}"
+            "headers={headers} threads={threads} kind={kind} ahead={ahead} burst={burst} rate={rate} n={count} \
+             warm={}",
+            count.min(&1_000)
         )
     }
 }
@@ -199,6 +202,69 @@ impl Stand {
         }
         self.expect("bench mark off");
         result
+    }
+
+    /// Loads the module with this configuration, runs what `body` wants, and unloads it.
+    pub fn with_module<T>(&mut self, sinks: &str, body: impl FnOnce(&mut Self) -> T) -> T {
+        self.switch.configure(&format!(
+            "<configuration name=\"rustbridge.conf\"><settings/><sinks>{sinks}</sinks></configuration>"
+        ));
+        self.expect("reloadxml");
+        self.expect("load mod_rustbridge");
+        let result = body(self);
+        self.expect("unload mod_rustbridge");
+        result
+    }
+
+    /// The switch itself.
+    pub fn switch(&mut self) -> &mut FreeSwitch {
+        &mut self.switch
+    }
+
+    /// Delivers this many events of 85 headers as fast as it goes, or so many a second.
+    pub fn deliver(&mut self, count: u64, rate: u32) -> Numbers {
+        self.deliver_of(85, count, rate)
+    }
+
+    /// The same with other sizes.
+    pub fn deliver_of(&mut self, headers: u32, count: u64, rate: u32) -> Numbers {
+        let line = format!("bench run headers={headers} kind=real warm=0 rate={rate} n={count}");
+        numbers(&self.expect(&line))
+    }
+
+    /// Until a number of the first sink's status is this.
+    pub fn wait_for(&mut self, name: &str, count: u64) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while self.sink(name) != count {
+            let late = Instant::now() > end;
+            assert!(!late, "{name} is not {count}: {}", self.switch.api("rustbridge status json"));
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// A number of the first sink's status.
+    pub fn sink(&mut self, name: &str) -> u64 {
+        let status = self.switch.json("rustbridge status json");
+        status["sinks"][0][name].as_u64().unwrap_or(0)
+    }
+
+    /// Seconds of processor time that the switch has used.
+    pub fn cpu(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.switch.pid()));
+        let stat = stat.expect("the switch runs");
+        let after = stat.rsplit(')').next().unwrap_or_default();
+        let mut fields = after.split_whitespace().skip(11);
+        let mut ticks = || fields.next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+        let used: f64 = ticks() + ticks();
+        used / 100.0
+    }
+
+    /// Bytes of memory that it has.
+    pub fn memory(&self) -> f64 {
+        let path = format!("/proc/{}/statm", self.switch.pid());
+        let statm = std::fs::read_to_string(path).expect("the switch runs");
+        let pages: f64 = statm.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(f64::NAN);
+        pages * 4096.0
     }
 
     pub fn run(&mut self, case: &Case) -> Numbers {

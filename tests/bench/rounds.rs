@@ -15,6 +15,16 @@ impl Series {
         self.0.push(value);
     }
 
+    /// Another figure made of each.
+    pub fn map(&self, of: impl Fn(f64) -> f64) -> Self {
+        Self(self.0.iter().map(|value| of(*value)).collect())
+    }
+
+    /// What is left of each without what the same round of `other` has.
+    pub fn less(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(value, other)| value - other).collect())
+    }
+
     /// Without the first round, in which caches, pools and pages are cold.
     pub fn settled(&self) -> &[f64] {
         self.0.get(1..).unwrap_or_default()

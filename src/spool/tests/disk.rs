@@ -53,7 +53,7 @@ fn append(spool: &mut Spool, seqs: std::ops::Range<u64>, size: usize) {
 fn records_survive_closing_and_dying_on_a_real_disk() {
     let dir = Dir::new();
     let home = dir.0.join("deep/er");
-    let (mut spool, _) = Spool::open(settings(&home, INTERVAL), Arc::new(Disk)).unwrap();
+    let (mut spool, _) = Spool::open(settings(&home, INTERVAL), Arc::new(Disk::default())).unwrap();
     assert_eq!(fs::metadata(&home).unwrap().permissions().mode() & 0o777, 0o750);
     append(&mut spool, 0..2000, 1500);
     spool.commit(Instant::now()).unwrap();
@@ -61,7 +61,8 @@ fn records_survive_closing_and_dying_on_a_real_disk() {
     assert_eq!(stored.len(), 2000);
     spool.advance(stored[499].position);
     drop(spool);
-    let (mut spool, recovery) = Spool::open(settings(&home, INTERVAL), Arc::new(Disk)).unwrap();
+    let (mut spool, recovery) =
+        Spool::open(settings(&home, INTERVAL), Arc::new(Disk::default())).unwrap();
     assert!(recovery.lines().is_empty(), "{:?}", recovery.lines());
     let stored = drain(&mut spool);
     assert!(stored.len() >= 1500);
@@ -87,23 +88,24 @@ fn another_process_is_named_by_its_number() {
     let mut line = String::new();
     BufReader::new(other.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let pid = fs::read_to_string(&lock).unwrap().trim().to_owned();
-    let error = Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk)).unwrap_err();
+    let error = Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk::default())).unwrap_err();
     assert!(matches!(&error, SpoolError::Locked { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains(&format!("process {pid}")) && text.contains("lock"), "{text}");
     drop(other.stdin.take());
     other.wait().unwrap();
-    assert!(Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk)).is_ok());
+    assert!(Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk::default())).is_ok());
 }
 
 #[test]
 fn two_spools_of_one_process_do_not_share_a_folder() {
     let dir = Dir::new();
-    let first = Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk)).unwrap();
-    let error = Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk)).unwrap_err().to_string();
+    let first = Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk::default())).unwrap();
+    let error =
+        Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk::default())).unwrap_err().to_string();
     assert!(error.contains("another sink of this process"), "{error}");
     drop(first);
-    assert!(Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk)).is_ok());
+    assert!(Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk::default())).is_ok());
 }
 
 #[test]
@@ -112,7 +114,9 @@ fn a_path_through_a_file_is_refused_by_name() {
     let file = dir.0.join("file");
     fs::write(&file, "x").unwrap();
     for path in [file.clone(), file.join("below")] {
-        let error = Spool::open(settings(&path, INTERVAL), Arc::new(Disk)).unwrap_err().to_string();
+        let error = Spool::open(settings(&path, INTERVAL), Arc::new(Disk::default()))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("not a folder") && error.contains("file"), "{error}");
     }
     assert_eq!(fs::read_to_string(&file).unwrap(), "x");
@@ -125,7 +129,8 @@ fn foreign_files_are_named_and_left_alone() {
     fs::write(dir.0.join("12.seg"), "keep").unwrap();
     fs::create_dir(dir.0.join("0000000100000001.seg")).unwrap();
     fs::write(dir.0.join("0000000100000002.tmp"), "an unfinished one of ours").unwrap();
-    let (spool, recovery) = Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk)).unwrap();
+    let (spool, recovery) =
+        Spool::open(settings(&dir.0, INTERVAL), Arc::new(Disk::default())).unwrap();
     assert_eq!(recovery.foreign.len(), 3, "{:?}", recovery.foreign);
     assert_eq!(recovery.lines().len(), 1);
     spool.close().unwrap();
@@ -138,7 +143,7 @@ fn foreign_files_are_named_and_left_alone() {
 fn a_folder_deleted_under_a_running_spool_comes_back() {
     let dir = Dir::new();
     let home = dir.0.join("spool");
-    let (mut spool, _) = Spool::open(settings(&home, INTERVAL), Arc::new(Disk)).unwrap();
+    let (mut spool, _) = Spool::open(settings(&home, INTERVAL), Arc::new(Disk::default())).unwrap();
     append(&mut spool, 0..10, 100);
     let mut now = Instant::now();
     spool.commit(now).unwrap();
@@ -176,7 +181,7 @@ fn a_gigabyte_of_sealed_segments_opens_by_reading_a_few_kilobytes() {
     let mut settings = settings(&dir.0, INTERVAL);
     settings.segment_bytes = segment;
     settings.max_bytes = 2 << 30;
-    let (mut spool, recovery) = Spool::open(settings, Arc::new(Disk)).unwrap();
+    let (mut spool, recovery) = Spool::open(settings, Arc::new(Disk::default())).unwrap();
     assert_eq!(recovery.records, 32 * 7000);
     assert_eq!(recovery.damage, []);
     assert_eq!(recovery.bytes_read, 32 * 128);

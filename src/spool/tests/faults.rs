@@ -57,8 +57,19 @@ fn play(rig: &mut Rig) {
     rig.commit(200);
 }
 
-fn fails(fsync: Fsync, from: u64, calls: u64, fault: Fault, end: End) -> bool {
+/// Which calls fail in which kind of spool.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    fsync: Fsync,
+    /// As [`World::background`](super::sim::World::background).
+    background: Option<u32>,
+    calls: u64,
+}
+
+fn fails(plan: Plan, from: u64, fault: Fault, end: End) -> bool {
+    let Plan { fsync, background, calls } = plan;
     let mut rig = Rig::new(config(fsync));
+    rig.sim.with(|world| world.background = background);
     let base = rig.sim.with(|world| world.calls);
     rig.sim.with(|world| world.failing = Some((base + from, base + from + calls, fault)));
     play(&mut rig);
@@ -82,12 +93,13 @@ fn fails(fsync: Fsync, from: u64, calls: u64, fault: Fault, end: End) -> bool {
     failed > 0
 }
 
-fn every_call(fsync: Fsync, calls: u64) {
+fn every_call(fsync: Fsync, background: Option<u32>, calls: u64) {
+    let plan = Plan { fsync, background, calls };
     for end in [End::GoOn, End::Crash, End::PowerLoss] {
         for fault in FAULTS {
             let mut n = 1;
             // A short write passes for a failure only where something is written.
-            while fails(fsync, n, calls, fault, end) {
+            while fails(plan, n, fault, end) {
                 n += 1;
             }
             assert!(n > 80, "the run makes many calls, and each failed in its turn: {n}");
@@ -97,17 +109,43 @@ fn every_call(fsync: Fsync, calls: u64) {
 
 #[test]
 fn any_single_call_may_fail_with_interval_sync() {
-    every_call(INTERVAL, 1);
+    every_call(INTERVAL, None, 1);
 }
 
 #[test]
 fn any_single_call_may_fail_with_sync_always() {
-    every_call(Fsync::Always, 1);
+    every_call(Fsync::Always, None, 1);
+}
+
+#[test]
+fn any_single_call_may_fail_while_a_sync_goes_on_elsewhere() {
+    for patience in [0, 1, 3] {
+        every_call(INTERVAL, Some(patience), 1);
+    }
+}
+
+#[test]
+fn what_is_appended_while_a_sync_goes_on_is_written_anew_when_that_fails() {
+    let mut rig = Rig::new(config(INTERVAL));
+    rig.sim.with(|world| world.background = Some(1));
+    rig.append(&[(1, 100); 5]);
+    rig.commit(200);
+    rig.append(&[(2, 100); 5]);
+    assert_eq!(rig.spool().stats().undurable_records, 10, "nobody waits for the disk");
+    rig.commit(1);
+    let next = rig.sim.with(|world| world.calls) + 1;
+    rig.sim.with(|world| world.failing = Some((next, next + 1, Fault::Errno(Errno::IO))));
+    rig.commit(1);
+    assert_eq!(rig.sim.with(|world| world.failed), 1, "the sync has failed");
+    assert_eq!(rig.spool().stats().undurable_records, 0);
+    rig.check();
+    rig.lose_power_and_reopen(|| 0);
+    assert_eq!(rig.model.len(), 10);
 }
 
 #[test]
 fn any_two_calls_in_a_row_may_fail() {
-    every_call(INTERVAL, 2);
+    every_call(INTERVAL, None, 2);
 }
 
 #[test]

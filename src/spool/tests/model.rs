@@ -78,10 +78,14 @@ proptest! {
     #[test]
     fn any_sequence_of_calls_and_crashes_does_what_a_queue_would(
         policy in policy(),
+        background in prop::option::of(0u32..4),
         ops in vec(op().prop_filter("no power loss", |op| !matches!(op, Op::PowerLoss(_))), 1..60),
     ) {
         let mut rig = Rig::new(config(policy));
-        rig.sim.with(|world| world.tracking = false);
+        rig.sim.with(|world| {
+            world.tracking = false;
+            world.background = background;
+        });
         for op in ops {
             run(&mut rig, op);
         }

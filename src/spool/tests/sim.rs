@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use rustix::io::Errno;
 
-use crate::spool::storage::{Found, Lock, Storage, StorageFile};
+use crate::spool::storage::{Found, Lock, Storage, StorageFile, Syncing};
 
 /// What happens to the call that is to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,10 @@ pub(super) struct World {
     poisoned: HashSet<u64>,
     /// Breaches of the rules by the code under test.
     pub(super) breaches: Vec<String>,
+    /// How often a sync that was begun is asked for before it is over; without, none can be begun.
+    pub(super) background: Option<u32>,
+    /// Files of which a sync goes on.
+    syncing: HashSet<u64>,
     /// Without: no record of changes is kept, and power loss is not possible.
     pub(super) tracking: bool,
 }
@@ -472,6 +476,9 @@ impl StorageFile for SimFile {
             if world.poisoned.contains(&self.handle) {
                 world.breaches.push("fsync again after it failed on this descriptor".to_owned());
             }
+            if world.syncing.contains(&self.handle) {
+                world.breaches.push("fsync while another goes on".to_owned());
+            }
             let inode = world.inodes.get_mut(&self.inode).unwrap();
             if let Err(error) = fault {
                 world.poisoned.insert(self.handle);
@@ -491,8 +498,84 @@ impl StorageFile for SimFile {
         })
     }
 
+    fn begin_sync(&self) -> Option<Box<dyn Syncing>> {
+        self.world.with(|world| {
+            let patience = world.background?;
+            if world.poisoned.contains(&self.handle) {
+                world.breaches.push("fsync again after it failed on this descriptor".to_owned());
+            }
+            if !world.syncing.insert(self.handle) {
+                world.breaches.push("two syncs of one file at once".to_owned());
+            }
+            let (inode, handle) = (self.inode, self.handle);
+            let covers = world.inodes[&inode].changes.len();
+            let world = self.world.clone();
+            let sync: Box<dyn Syncing> =
+                Box::new(SimSync { world, inode, handle, covers, patience });
+            Some(sync)
+        })
+    }
+
     fn is_linked(&self) -> io::Result<bool> {
         Ok(self.world.with(|world| world.names.values().any(|inode| *inode == self.inode)))
+    }
+}
+
+/// A sync on a thread that is not there: it covers what was written when it began, and is over when
+/// it was asked for often enough.
+#[derive(Debug)]
+struct SimSync {
+    world: Sim,
+    inode: u64,
+    handle: u64,
+    covers: usize,
+    patience: u32,
+}
+
+impl Syncing for SimSync {
+    fn poll(&mut self) -> Option<io::Result<()>> {
+        if let Some(less) = self.patience.checked_sub(1) {
+            self.patience = less;
+            return None;
+        }
+        Some(self.finish())
+    }
+
+    fn wait(self: Box<Self>) -> io::Result<()> {
+        self.finish()
+    }
+}
+
+impl SimSync {
+    fn finish(&self) -> io::Result<()> {
+        let fault = self.world.call(true);
+        self.world.with(|world| {
+            world.syncing.remove(&self.handle);
+            let inode = world.inodes.get_mut(&self.inode).unwrap();
+            let error = match fault {
+                Err(error) => Some(error),
+                Ok(Some(Fault::Errno(errno))) => Some(errno.into()),
+                Ok(_) => None,
+            };
+            if let Some(error) = error {
+                // The kernel forgets the pages, also those that came later.
+                inode.changes.clear();
+                world.poisoned.insert(self.handle);
+                return Err(error);
+            }
+            let covers = self.covers.min(inode.changes.len());
+            for change in inode.changes.drain(..covers) {
+                match change {
+                    Change::Resize(len) => inode.durable.resize(len, 0),
+                    Change::Write(offset, bytes) => {
+                        let end = inode.durable.len().max(offset + bytes.len());
+                        inode.durable.resize(end, 0);
+                        inode.durable[offset..offset + bytes.len()].copy_from_slice(&bytes);
+                    }
+                }
+            }
+            Ok(())
+        })
     }
 }
 

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+//! How the callback's time grows with the event, with the sinks and with what waits; and the exponents of that.
+
+use crate::Effort;
+use crate::load::{Candidate, Case, Stand};
+use crate::results::Results;
+use crate::rounds::Series;
+use crate::support::free_port;
+use crate::support::skips;
+use crate::support::switch::Switch;
+use crate::throughput::ROOM;
+
+const BASE: Case =
+    Case { headers: 85, threads: 1, kind: "plain", ahead: 1, burst: 1, rate: 2_000, count: 1_000 };
+
+/// One curve: what the callback took, in nanoseconds, at each size.
+struct Curve {
+    what: &'static str,
+    points: Vec<(f64, Series)>,
+}
+
+impl Curve {
+    fn new(what: &'static str, sizes: &[u32]) -> Self {
+        let points = sizes.iter().map(|size| (f64::from(*size), Series::default())).collect();
+        Self { what, points }
+    }
+
+    /// The slope of the logarithms over the upper half of the sizes: 1 is linear, 0 is constant.
+    fn exponent(&self) -> f64 {
+        let upper = &self.points[self.points.len() / 2..];
+        let points: Vec<(f64, f64)> =
+            upper.iter().map(|(size, series)| (size.ln(), series.median().ln())).collect();
+        let n = points.len() as f64;
+        let (mx, my) = (
+            points.iter().map(|(x, _)| x).sum::<f64>() / n,
+            points.iter().map(|(_, y)| y).sum::<f64>() / n,
+        );
+        let above: f64 = points.iter().map(|(x, y)| (x - mx) * (y - my)).sum();
+        let below: f64 = points.iter().map(|(x, _)| (x - mx).powi(2)).sum();
+        above / below
+    }
+
+    fn report(&self, results: &mut Results) {
+        for (size, series) in &self.points {
+            results.figure(&format!("callback, by {}", self.what), &size.to_string(), "ns", series);
+        }
+        let mut exponent = Series::default();
+        exponent.push(f64::NAN);
+        exponent.push(self.exponent());
+        results.figure(&format!("exponent, by {}", self.what), "upper half", "", &exponent);
+    }
+}
+
+pub fn run(effort: Effort, results: &mut Results) {
+    let Some(mut stand) = skips::unless("bench growth", Stand::start(None)) else { return };
+    results.fact("switch", stand.version());
+    let mut headers = Curve::new("headers", &[16, 40, 85, 160, 320, 640, 1_250, 2_500, 5_000]);
+    let mut sinks = Curve::new("sinks", &[1, 2, 4, 8]);
+    let mut depth = Curve::new("waiting events", &[1_000, 4_000, 16_000, 64_000]);
+    for _ in 0..effort.rounds.min(6) {
+        stand.with(Candidate::Module(1), |stand| {
+            for (size, series) in &mut headers.points {
+                // As many bytes a second of each size: what the sink takes is not measured here.
+                let rate = (85_000.0 / *size).clamp(50.0, 1_000.0) as u32;
+                let case = Case { headers: *size as u32, rate, count: rate, ..BASE };
+                series.push(stand.run(&case)["inside_p50"]);
+            }
+        });
+        for (size, series) in &mut sinks.points {
+            stand.with(Candidate::Module(*size as u8), |stand| {
+                series.push(stand.run(&BASE)["inside_p50"]);
+            });
+        }
+        // Nobody listens there, so what comes stays.
+        let away = format!(
+            "<sink name=\"out\" type=\"amqp\" events=\"ALL\">{ROOM}\
+             <param name=\"url\" value=\"amqp://guest:guest@127.0.0.1:{}/%2f\"/></sink>",
+            free_port()
+        );
+        stand.switch().api("bench mark end");
+        stand.with_module(&away, |stand| {
+            stand.switch().api("bench mark begin");
+            for (size, series) in &mut depth.points {
+                let more = (*size as u64).saturating_sub(stand.sink("waiting"));
+                stand.deliver(more.max(1), 0);
+                series.push(stand.run(&BASE)["inside_p50"]);
+            }
+        });
+        stand.switch().api("bench mark off");
+    }
+    for curve in [&headers, &sinks, &depth] {
+        curve.report(results);
+    }
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT
+//! From the switch to the broker: how many events arrive in a second, and what processor time they take.
+//!
+//! Against `mod_amqp` the events are made and delivered while they are sent. Against a plain client, which has its messages
+//! ready, the module has its events ready too: its sink is paused, they wait, and the time runs from `resume` on.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Effort;
+use crate::load::{Candidate, Stand};
+use crate::plain_amqp::PlainAmqp;
+use crate::plain_kafka;
+use crate::results::Results;
+use crate::rounds::Series;
+use crate::support::kafka::Kafka;
+use crate::support::rabbitmq::RabbitMq;
+use crate::support::switch::Switch;
+use crate::support::{Folder, in_path, skips, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const WINDOW: u64 = 1024;
+/// What all sinks here have: room for a whole run, in memory.
+pub const ROOM: &str = "<param name=\"spool-mode\" value=\"off\"/><param name=\"queue-capacity\" value=\"262144\"/>\
+     <param name=\"queue-max-bytes\" value=\"2147483648\"/><param name=\"normal-percent\" value=\"100\"/>";
+const EVENTS: &str = "events=\"CHANNEL_HANGUP_COMPLETE\"";
+const CASE: &str = "85 headers";
+
+fn count(effort: Effort) -> u64 {
+    if effort.short { 15_000 } else { 30_000 }
+}
+
+/// Waits for `condition` in short steps and gives the time since `started`.
+fn until(started: Instant, what: &str, mut condition: impl FnMut() -> bool) -> f64 {
+    wait_until(LIMIT, what, &mut condition);
+    started.elapsed().as_secs_f64()
+}
+
+fn connected(stand: &mut Stand) {
+    wait_until(LIMIT, "the sink to be connected", || {
+        let status = stand.switch().json("rustbridge status json");
+        status["sinks"][0]["state"] == "connected"
+    });
+}
+
+/// Seconds, and seconds of the switch's processor time, to send what waits in the paused sink `out`.
+fn drain(stand: &mut Stand, count: u64) -> (f64, f64) {
+    connected(stand);
+    let before = stand.sink("delivered");
+    stand.switch().api("rustbridge pause out");
+    stand.deliver(count, 0);
+    stand.wait_for("waiting", count);
+    let (cpu, started) = (stand.cpu(), Instant::now());
+    stand.switch().api("rustbridge resume out");
+    let took =
+        until(started, "all events to be delivered", || stand.sink("delivered") - before >= count);
+    (took, stand.cpu() - cpu)
+}
+
+/// System calls of the publisher's thread for each event, at a steady rate, or from its queue as fast as it goes.
+fn publisher_calls(stand: &mut Stand, count: u64, rate: Option<u32>) -> Option<f64> {
+    in_path("strace")?;
+    let tasks = format!("/proc/{}/task", stand.switch().pid());
+    let thread = fs::read_dir(tasks).ok()?.flatten().find(|task| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "rb-out")
+    })?;
+    let folder = Folder::new("strace");
+    let out = folder.join("calls");
+    let thread = thread.file_name().into_string().ok()?;
+    let mut strace = Command::new("strace")
+        .args(["-c", "-p", &thread, "-o"])
+        .arg(&out)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    // Attached: the kernel names the tracer.
+    let status = format!("/proc/{}/task/{thread}/status", stand.switch().pid());
+    wait_until(LIMIT, "strace to attach", || {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        text.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
+    });
+    let before = stand.sink("delivered");
+    match rate {
+        Some(rate) => drop(stand.deliver(count, rate)),
+        None => {
+            stand.switch().api("rustbridge pause out");
+            stand.deliver(count, 0);
+            stand.wait_for("waiting", count);
+            stand.switch().api("rustbridge resume out");
+        }
+    }
+    wait_until(LIMIT, "all events to be delivered", || stand.sink("delivered") - before >= count);
+    let ended = Command::new("kill").args(["-INT", &strace.id().to_string()]).status();
+    assert!(ended.is_ok_and(|status| status.success()), "strace can be ended");
+    strace.wait().ok()?;
+    let text = fs::read_to_string(out).ok()?;
+    let total = text.lines().find(|line| line.trim_end().ends_with("total"))?;
+    let calls: f64 = total.split_whitespace().nth(3)?.parse().ok()?;
+    Some(calls / count as f64)
+}
+
+fn amqp_sink(port: u16) -> String {
+    format!(
+        "<sink name=\"out\" type=\"amqp\" {EVENTS}>{ROOM}\
+         <param name=\"url\" value=\"amqp://guest:guest@127.0.0.1:{port}/%2f\"/>\
+         <param name=\"exchange\" value=\"bench\"/><param name=\"confirm-window\" value=\"{WINDOW}\"/></sink>"
+    )
+}
+
+/// Seconds and processor time from the first event until the queue has all of them.
+fn live(stand: &mut Stand, client: &mut PlainAmqp, queue: &str, count: u64) -> (f64, f64) {
+    client.purge(queue);
+    let (cpu, started) = (stand.cpu(), Instant::now());
+    stand.deliver(count, 0);
+    // How many the queue has is asked often: the answer costs both alike.
+    let took = until(started, "the queue to have all", || client.count(queue) >= count);
+    (took, stand.cpu() - cpu)
+}
+
+#[derive(Default)]
+struct Sides {
+    ours: Series,
+    ours_cpu: Series,
+    theirs: Series,
+    theirs_cpu: Series,
+}
+
+/// RabbitMQ: against `mod_amqp`, which waits for no confirm, and against a plain socket.
+pub fn rabbitmq(effort: Effort, results: &mut Results) {
+    let Some(broker) = skips::unless("bench rabbitmq", RabbitMq::start()) else { return };
+    let port = broker.port();
+    let Some(mut stand) = skips::unless("bench rabbitmq", Stand::start(Some(port))) else { return };
+    results.fact("switch", stand.version());
+    let count = count(effort);
+    let mut client = PlainAmqp::connect(port);
+    client.bound_queue("classic", "bench", &[]);
+    client.bound_queue("theirs", "TAP.Events", &[]);
+    let mut plain = PlainAmqp::connect(port);
+    plain.confirms();
+    let (mut peer, mut socket) = (Sides::default(), Sides::default());
+    let (mut base, mut calls, mut calls_busy) =
+        (Series::default(), Series::default(), Series::default());
+    for _ in 0..effort.rounds {
+        let cpu = stand.cpu();
+        stand.deliver(count, 0);
+        base.push(stand.cpu() - cpu);
+        let (took, cpu) =
+            stand.with(Candidate::ModAmqp, |stand| live(stand, &mut client, "theirs", count));
+        client.purge("theirs");
+        peer.theirs.push(took);
+        peer.theirs_cpu.push(cpu);
+        stand.with_module(&amqp_sink(port), |stand| {
+            connected(stand);
+            let (took, cpu) = live(stand, &mut client, "classic", count);
+            peer.ours.push(took);
+            peer.ours_cpu.push(cpu);
+            let like = client.take("classic");
+            client.purge("classic");
+            let (took, cpu) = drain(stand, count);
+            socket.ours.push(took);
+            socket.ours_cpu.push(cpu);
+            client.purge("classic");
+            socket.theirs.push(plain.publish("bench", &like, count, WINDOW).as_secs_f64());
+            client.purge("classic");
+            if let Some(number) = publisher_calls(stand, count / 2, Some(5_000)) {
+                calls.push(number);
+            }
+            client.purge("classic");
+            if let Some(number) = publisher_calls(stand, count / 2, None) {
+                calls_busy.push(number);
+            }
+            client.purge("classic");
+        });
+    }
+    let rate = |series: &Series| series.map(|seconds| count as f64 / seconds);
+    let each = |series: &Series| series.map(|seconds| seconds / count as f64 * 1e6);
+    results.figure("mod_amqp, unconfirmed", CASE, "events/s", &rate(&peer.theirs));
+    results.figure("mod_rustbridge, confirmed, persistent", CASE, "events/s", &rate(&peer.ours));
+    results.figure("mod_rustbridge, from its queue", CASE, "events/s", &rate(&socket.ours));
+    results.figure(
+        "plain socket, same messages and window",
+        CASE,
+        "events/s",
+        &rate(&socket.theirs),
+    );
+    results.ratio("time / mod_amqp unconfirmed", CASE, &peer.ours, &peer.theirs);
+    results.ratio("time / plain socket, from its queue", CASE, &socket.ours, &socket.theirs);
+    results.figure("switch CPU, nobody", CASE, "us/event", &each(&base));
+    results.figure("switch CPU, mod_amqp", CASE, "us/event", &each(&peer.theirs_cpu));
+    results.figure("switch CPU, mod_rustbridge", CASE, "us/event", &each(&peer.ours_cpu));
+    let of_round = |series: &Series| series.less(&base);
+    results.ratio(
+        "CPU / mod_amqp, without making events",
+        CASE,
+        &of_round(&peer.ours_cpu),
+        &of_round(&peer.theirs_cpu),
+    );
+    results.ratio("CPU / mod_amqp, whole process", CASE, &peer.ours_cpu, &peer.theirs_cpu);
+    results.figure("publisher's system calls at 5000/s", CASE, "per event", &calls);
+    results.figure("publisher's system calls, from its queue", CASE, "per event", &calls_busy);
+    results.ratio("plain socket / mod_amqp unconfirmed", CASE, &socket.theirs, &peer.theirs);
+}
+
+/// Kafka: against a loop over the same client library with the same properties, which has its records ready.
+pub fn kafka(effort: Effort, results: &mut Results) {
+    let Some(broker) = skips::unless("bench kafka", Kafka::start()) else { return };
+    let Some(mut stand) = skips::unless("bench kafka", Stand::start(None)) else { return };
+    results.fact("switch", stand.version());
+    let count = count(effort);
+    broker.create_topic("ours", 1, &[]);
+    broker.create_topic("theirs", 1, &[]);
+    let bootstrap = broker.bootstrap();
+    let sink = format!(
+        "<sink name=\"out\" type=\"kafka\" {EVENTS}>{ROOM}\
+         <param name=\"bootstrap-servers\" value=\"{bootstrap}\"/><param name=\"topic\" value=\"ours\"/>\
+         <param name=\"compression\" value=\"lz4\"/></sink>"
+    );
+    let (mut sides, mut calls) = (Sides::default(), Series::default());
+    let mut line = Vec::new();
+    for _ in 0..effort.rounds {
+        stand.with_module(&sink, |stand| {
+            let (took, cpu) = drain(stand, count);
+            sides.ours.push(took);
+            sides.ours_cpu.push(cpu);
+            if line.is_empty() {
+                line = plain_kafka::one(&bootstrap, "ours");
+            }
+            let (took, cpu) = plain_kafka::produce(&bootstrap, "theirs", &line, count);
+            sides.theirs.push(took);
+            sides.theirs_cpu.push(cpu);
+            if let Some(number) = publisher_calls(stand, count / 2, Some(5_000)) {
+                calls.push(number);
+            }
+        });
+    }
+    let rate = |series: &Series| series.map(|seconds| count as f64 / seconds);
+    results.figure("mod_rustbridge, from its queue", CASE, "events/s", &rate(&sides.ours));
+    results.figure("loop over librdkafka, records ready", CASE, "events/s", &rate(&sides.theirs));
+    results.ratio("time / loop over librdkafka", CASE, &sides.ours, &sides.theirs);
+    results.ratio("CPU / loop over librdkafka", CASE, &sides.ours_cpu, &sides.theirs_cpu);
+    results.figure("publisher's system calls at 5000/s", CASE, "per event", &calls);
+}
+
+/// The file: against a plain write of the same lines.
+pub fn file(effort: Effort, results: &mut Results) {
+    let Some(mut stand) = skips::unless("bench file", Stand::start(None)) else { return };
+    results.fact("switch", stand.version());
+    let count = count(effort);
+    let folder = Folder::new("bench-file");
+    let path = folder.join("events.ndjson");
+    let sink = format!(
+        "<sink name=\"out\" type=\"file\" {EVENTS}>{ROOM}<param name=\"path\" value=\"{}\"/>\
+         <param name=\"fsync\" value=\"never\"/></sink>",
+        path.display()
+    );
+    let mut sides = Sides::default();
+    for _ in 0..effort.rounds {
+        drop(fs::remove_file(&path));
+        stand.with_module(&sink, |stand| {
+            let (took, cpu) = drain(stand, count);
+            sides.ours.push(took);
+            sides.ours_cpu.push(cpu);
+        });
+        let bytes = fs::read(&path).expect("the sink has written");
+        let started = Instant::now();
+        let mut out = fs::File::create(folder.join("plain")).expect("a file can be made");
+        for part in bytes.chunks(64 * 1024) {
+            out.write_all(part).expect("it can be written");
+        }
+        sides.theirs.push(started.elapsed().as_secs_f64());
+    }
+    let rate = |series: &Series| series.map(|seconds| count as f64 / seconds);
+    results.figure("mod_rustbridge, from its queue", CASE, "events/s", &rate(&sides.ours));
+    results.figure("plain write of the same bytes", CASE, "events/s", &rate(&sides.theirs));
+    results.ratio("time / plain write", CASE, &sides.ours, &sides.theirs);
+    let each = |series: &Series| series.map(|seconds| seconds / count as f64 * 1e6);
+    results.figure("switch CPU, from its queue", CASE, "us/event", &each(&sides.ours_cpu));
+}
