@@ -200,9 +200,8 @@ fn a_spool_that_fills_takes_bulk_to_its_share_then_normal_to_its_and_critical_to
     let bench = start(AWAY, Some(store), None);
     // A thousand times 4 KB would fill it; each class in turn, a few at a time.
     let mut offered = 0;
-    let is_full = |status: &SinkStatus| {
-        status.spool.as_ref().is_some_and(|spool| spool.trouble.is_some())
-    };
+    let is_full =
+        |status: &SinkStatus| status.spool.as_ref().is_some_and(|spool| spool.trouble.is_some());
     loop {
         for class in Class::ALL {
             bench.offer(class, offered, 4000);

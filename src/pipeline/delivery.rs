@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::codec::{Outgoing, Stamp};
 use crate::dead::Letter;
+use crate::event::EventKind;
 use crate::pipeline::gap::Gap;
 use crate::pipeline::item::{Item, Origin};
 use crate::pipeline::publisher::{Publisher, drop_quietly};
@@ -124,7 +125,8 @@ impl Publisher {
                 Ok(Ok(())) => {
                     self.faults = 0;
                     self.note_told(&item);
-                    if item.is_own() {
+                    // The other messages of the module's own are copies of dead letters.
+                    if item.is_own() && item.record.kind() != EventKind::PUBLISH {
                         self.ring.account().gap();
                     }
                     self.window.push(item);

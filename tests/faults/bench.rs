@@ -21,7 +21,7 @@ use crate::support::switch::{Delivered, Load, Running, Switch};
 use crate::support::{skips, target, wait_until};
 
 /// How long anything may take that is waited for: machines are slow at times.
-pub(crate) const LIMIT: Duration = Duration::from_secs(180);
+pub(crate) const LIMIT: Duration = Duration::from_secs(25);
 
 /// The name of the sink.
 pub(crate) const SINK: &str = "out";
@@ -37,7 +37,7 @@ pub(crate) fn size(small: u64, large: u64) -> u64 {
 }
 
 /// A configuration that a switch starts with; each row writes its own.
-const NOTHING: &str = "<configuration name=\"rustbridge.conf\"/>";
+pub(crate) const NOTHING: &str = "<configuration name=\"rustbridge.conf\"/>";
 
 /// A row that runs.
 pub(crate) struct Row<'b> {

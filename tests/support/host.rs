@@ -24,6 +24,8 @@ pub struct HostOptions {
     /// The library, and the name to load it by.
     pub library: Option<PathBuf>,
     pub module_name: &'static str,
+    /// A file of eight bytes: by how many seconds its wall clock is ahead (`tests/host/clock.c`).
+    pub clock: Option<PathBuf>,
 }
 
 impl Default for HostOptions {
@@ -34,6 +36,7 @@ impl Default for HostOptions {
             busy_seconds: 10,
             library: None,
             module_name: "mod_rustbridge",
+            clock: None,
         }
     }
 }
@@ -283,7 +286,11 @@ impl Switch for Host {
         let folder = |name: &str| self.folder.join(name);
         let errors =
             fs::OpenOptions::new().create(true).append(true).open(folder("log/stderr.log"));
-        let mut child = Command::new(host_folder().join("rustbridge-host"))
+        let mut command = Command::new(host_folder().join("rustbridge-host"));
+        if let Some(file) = &self.options.clock {
+            command.env("LD_PRELOAD", host_folder().join("clock.so")).env("RUSTBRIDGE_CLOCK", file);
+        }
+        let mut child = command
             .args([Path::new("--conf"), &folder("conf"), Path::new("--mod"), &folder("mod")])
             .args([Path::new("--log"), &folder("log"), Path::new("--run"), &folder("run")])
             .args([
