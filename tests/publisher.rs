@@ -4,11 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mod_rustbridge::codec::Outgoing;
@@ -42,12 +43,16 @@ const AWAY: u8 = 0;
 const REJECTS: u8 = 1;
 const CRASHES: u8 = 2;
 const TAKES: u8 = 3;
+/// Takes messages and never answers, until it is away.
+const HOLDS: u8 = 4;
 
 /// A broker that does with messages what it is told to at the moment.
 struct Broker {
     does: Arc<AtomicU8>,
     taken: Vec<u64>,
     interrupt: Arc<Interrupt>,
+    /// Numbers of events it has acknowledged, and those that gap records told.
+    seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
 }
 
 impl Sink for Broker {
@@ -71,7 +76,17 @@ impl Sink for Broker {
                 Err(SinkError::Rejected { peer: self.peer(), reason: "not this one".into() })
             }
             CRASHES if is_event => std::panic::panic_any("a fault on purpose"),
+            HOLDS => Ok(()),
             _ => {
+                let mut seen = self.seen.lock().unwrap();
+                let number = |name| {
+                    let text = message.header(name).and_then(|text| str::from_utf8(text).ok());
+                    text.and_then(|text| text.parse::<u64>().ok())
+                };
+                match number("Rustbridge-First-Seq").zip(number("Rustbridge-Last-Seq")) {
+                    Some((first, last)) => seen[1].extend(first..=last),
+                    None => seen[0].extend([message.stamp.seq]),
+                }
                 self.taken.push(tag);
                 Ok(())
             }
@@ -79,6 +94,10 @@ impl Sink for Broker {
     }
 
     fn poll(&mut self, budget: Duration, outcomes: &mut Vec<Outcome>) -> Result<(), SinkError> {
+        if self.does.load(Ordering::SeqCst) == AWAY {
+            let source = Error::from(ErrorKind::ConnectionReset);
+            return Err(SinkError::Disconnected { peer: self.peer(), source });
+        }
         if self.taken.is_empty() {
             self.interrupt.wait(budget);
         }
@@ -101,6 +120,7 @@ struct Bench {
     pipeline: Pipeline,
     ring: Arc<Ring>,
     does: Arc<AtomicU8>,
+    seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
 }
 
 /// Percent of queue and spool, by class.
@@ -108,6 +128,17 @@ const SHARES: [u8; 3] = [100, 80, 40];
 
 fn start(does: u8, store: Option<StoreSettings>, dead_letters: Option<Arc<DeadLetters>>) -> Bench {
     let limits = Limits { events: 1024, bytes: 1 << 24, percent: SHARES, slack_percent: 0 };
+    start_with(does, limits, store, dead_letters)
+}
+
+fn start_with(
+    does: u8,
+    limits: Limits,
+    store: Option<StoreSettings>,
+    dead_letters: Option<Arc<DeadLetters>>,
+) -> Bench {
+    let when_full =
+        if limits.slack_percent > 0 { WhenFull::DropOldest } else { WhenFull::DropNewest };
     let ring = Arc::new(Ring::new(limits, Arc::default()));
     let wait = Duration::from_millis(10);
     let settings = Settings {
@@ -124,7 +155,7 @@ fn start(does: u8, store: Option<StoreSettings>, dead_letters: Option<Arc<DeadLe
             return_to_primary: Duration::ZERO,
         },
         open_timeout: PATIENCE,
-        when_full: WhenFull::DropNewest,
+        when_full,
         max_attempts: 3,
         store,
         dead_letters,
@@ -134,12 +165,14 @@ fn start(does: u8, store: Option<StoreSettings>, dead_letters: Option<Arc<DeadLe
     };
     let does = Arc::new(AtomicU8::new(does));
     let told = Arc::clone(&does);
+    let seen = Arc::new(Mutex::new([BTreeSet::new(), BTreeSet::new()]));
+    let kept = Arc::clone(&seen);
     let pool = Arc::new(Pool::new(64, 8, 8192));
     let make = move |interrupt| -> Box<dyn Sink> {
-        Box::new(Broker { does: told, taken: Vec::new(), interrupt })
+        Box::new(Broker { does: told, taken: Vec::new(), interrupt, seen: kept })
     };
     let pipeline = Pipeline::start(settings, Arc::clone(&ring), pool, None, make).unwrap();
-    Bench { pipeline, ring, does }
+    Bench { pipeline, ring, does, seen }
 }
 
 impl Bench {
@@ -263,5 +296,31 @@ fn a_dead_letter_that_brings_the_sink_down_stays_a_dead_letter() {
     let status = bench.until("its delivery", |status| status.account.delivered == 1);
     assert_balanced(&status);
     bench.until("the letter to be taken out", |status| status.dead_letters == 0);
+    bench.stop();
+}
+
+#[test]
+fn what_was_sent_once_and_then_gives_way_is_told_as_missing() {
+    let limits = Limits { events: 200, bytes: 1 << 24, percent: [100; 3], slack_percent: 10 };
+    let bench = start_with(HOLDS, limits, None, None);
+    for number in 1..=64 {
+        bench.offer(Class::Normal, number, 10);
+    }
+    bench.until("a window full of messages without an answer", |status| status.in_flight == 64);
+    bench.does.store(AWAY, Ordering::SeqCst);
+    bench.until("the loss of the connection", |status| status.reconnects == 1);
+    for number in 65..=300 {
+        bench.offer(Class::Normal, number, 10);
+        bench.until("room", |status| status.waiting <= 205);
+    }
+    bench.does.store(TAKES, Ordering::SeqCst);
+    let status = bench.until("the rest to arrive", |status| {
+        status.waiting == 0 && status.in_flight == 0 && status.account.gaps > 0
+    });
+    let lost = status.account.dropped_total();
+    assert!(lost > 64, "{status:#?}");
+    let [arrived, told] = bench.seen.lock().unwrap().clone();
+    assert_eq!(told, (1..=lost).collect::<BTreeSet<u64>>());
+    assert_eq!(arrived, (lost + 1..=300).collect::<BTreeSet<u64>>());
     bench.stop();
 }

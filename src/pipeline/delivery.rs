@@ -42,7 +42,7 @@ impl Publisher {
         // does, and tell so.
         let limit = if self.degraded { DEGRADED_WINDOW } else { usize::MAX };
         let has_room = self.link.up().is_some_and(|sink| in_flight < sink.window().min(limit));
-        has_room && (self.has_work() || self.owes_gap())
+        has_room && (!self.late.is_empty() || self.has_work() || self.owes_gap())
     }
 
     /// Whether numbers are missing at the end of the stream, with nothing behind them to tell it.
@@ -57,6 +57,9 @@ impl Publisher {
     /// The next message: a gap record when numbers are missing in front of it.
     fn next_item(&mut self) -> Option<Item> {
         let settings = Arc::clone(&self.settings);
+        if let Some(gap) = self.late.pop() {
+            return Some(gap.into_item(&settings.names, &settings.boot, &settings.name));
+        }
         let Some(next) = self.head.front() else {
             return self.owes_gap().then(|| {
                 let gap = Gap {

@@ -20,7 +20,7 @@ use crate::config::delivery::{ReconnectConfig, WhenFull};
 use crate::dead::DeadLetters;
 use crate::event::{EventNames, Index};
 use crate::pipeline::backoff::{Backoff, seed};
-use crate::pipeline::gap::Losses;
+use crate::pipeline::gap::{Gap, Losses};
 use crate::pipeline::item::Item;
 use crate::pipeline::link::Link;
 use crate::pipeline::status::{SinkState, StatusBoard};
@@ -85,6 +85,8 @@ pub struct Leftover {
     standing: Standing,
     recent: RecentIds,
     losses: Losses,
+    /// Losses behind what is told, and themselves untold.
+    late: Vec<Gap>,
     /// What stays on disk, and in which folder.
     spooled: Option<(PathBuf, u64)>,
 }
@@ -106,8 +108,16 @@ impl Leftover {
     }
 
     /// Gives up what is left: counted, and its room given back.
+    ///
+    /// What was sent and never answered for is told as missing too: that it arrived all the same
+    /// does no harm, and that it did not must be known.
     fn abandon(&mut self, ring: &Ring, name: &str) {
         let lost = self.len();
+        let first = self.items.iter().filter(|item| item.is_in_memory()).map(|item| item.stamp.seq);
+        let first = first.chain(self.late.iter().map(|gap| gap.first)).min();
+        if let Some(first) = first {
+            self.standing.told = self.standing.told.min(first.saturating_sub(1));
+        }
         if lost > 0 {
             log::error!("[{name}] {lost} events could not be delivered in time and are lost");
         }
@@ -166,6 +176,8 @@ pub(super) struct Publisher {
     /// The stream of an earlier boot that is being sent, and its last number.
     pub(super) earlier: Option<(Arc<str>, u64)>,
     pub(super) losses: Losses,
+    /// Lost after they had been sent once, so that no hole in front of a message tells them.
+    pub(super) late: Vec<Gap>,
     /// Records that the predecessor left in the spool: the account that both share has them.
     pub(super) inherited: u64,
     pub(super) recent: RecentIds,
@@ -249,6 +261,7 @@ impl Publisher {
             standing,
             earlier: None,
             losses: Losses::default(),
+            late: Vec::new(),
             inherited: 0,
             recent: RecentIds::new(),
             paused: false,
@@ -291,6 +304,7 @@ impl Publisher {
         self.standing = leftover.standing;
         self.recent = leftover.recent;
         self.losses = leftover.losses;
+        self.late = leftover.late;
         // Of another folder, what the predecessor left stays there until one opens it again.
         self.inherited = leftover
             .spooled
@@ -418,6 +432,7 @@ impl Publisher {
             standing: self.standing,
             recent: self.recent,
             losses: self.losses,
+            late: self.late,
             spooled,
         };
         if !self.has_heir {

@@ -28,7 +28,7 @@ pub(crate) fn locked(row: &mut Row<'_>) {
 
 /// The folder's disk can be read only, until somebody mends that.
 pub(crate) fn read_only(row: &mut Row<'_>) {
-    let Some(disk) = Disk::mounted(row, "size=256m,ro") else { return };
+    let Some(disk) = Disk::mounted(row, "size=1g,ro") else { return };
     let folder = disk.0.join("spool");
     unusable(row, &folder, "Read-only", || disk.remount("rw"));
 }

@@ -71,8 +71,13 @@ pub(crate) fn over_and_over(row: &mut Row<'_>) {
     let proxy = row.broker.proxy();
     row.broker.keep(&row.place, "#");
     row.configure_by(proxy.port(), &[]);
-    let cycle = |row: &mut Row<'_>| {
+    let cycle = |row: &mut Row<'_>, flowing: bool| {
         row.host.load().expect("the module loads");
+        if flowing {
+            row.wait_sink("events to come", |sink| {
+                sink["offered"].as_u64().is_some_and(|n| n > 50)
+            });
+        }
         let started = Instant::now();
         row.host.unload().expect("the module unloads");
         let took = started.elapsed();
@@ -80,7 +85,7 @@ pub(crate) fn over_and_over(row: &mut Row<'_>) {
         assert!(took < Duration::from_millis(8000), "an unload took {took:?}");
     };
     // The first brings what stays for good.
-    cycle(row);
+    cycle(row, false);
     let threads = row.host.threads();
     let descriptors = row.host.descriptors().len();
     let load = Load { count: 10_000_000, rate: 2000, ..Load::default() };
@@ -88,7 +93,7 @@ pub(crate) fn over_and_over(row: &mut Row<'_>) {
         proxy.set(mode);
         let flow = row.flow(&load);
         for _ in 0..size(3, 100) {
-            cycle(row);
+            cycle(row, true);
         }
         let sent = row.ended(flow);
         row.took(&[sent]);

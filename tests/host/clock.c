@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
  * Preloaded into a switch: its wall clock is ahead of the machine's by as many seconds as stand in the file that
- * RUSTBRIDGE_CLOCK names, eight bytes, read anew each time. Clocks that only measure time are left alone.
+ * RUSTBRIDGE_CLOCK names, eight bytes, read anew each time. Clocks that only measure time are left alone, and a wait until a
+ * time of the wall clock lasts as long as it was meant to when it began: what a jump does to waits under way is not shown.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -29,6 +32,16 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 	long failed = syscall(SYS_clock_gettime, clock, now);
 	if (!failed && ahead && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += (time_t)*ahead;
 	return (int)failed;
+}
+
+int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex, const struct timespec *restrict until)
+{
+	static int (*wait)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+	if (!wait) *(void **)&wait = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+	if (!wait) *(void **)&wait = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+	struct timespec real = *until;
+	if (ahead) real.tv_sec -= (time_t)*ahead;
+	return wait(condition, mutex, &real);
 }
 
 int gettimeofday(struct timeval *restrict now, void *restrict zone)
