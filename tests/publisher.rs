@@ -2,7 +2,12 @@
 //! A publisher before a broker of the test's making: what its spool takes of each class, and what becomes of a dead
 //! letter that brings it down when it is sent again.
 
-#![allow(clippy::unwrap_used, reason = "a helper of a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a helper of a test fails by panicking, and one does so on purpose"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -39,6 +40,15 @@ int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *
 	static int (*wait)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
 	if (!wait) *(void **)&wait = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
 	if (!wait) *(void **)&wait = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+	struct timespec real = *until;
+	if (ahead) real.tv_sec -= (time_t)*ahead;
+	return wait(condition, mutex, &real);
+}
+
+int cnd_timedwait(cnd_t *restrict condition, mtx_t *restrict mutex, const struct timespec *restrict until)
+{
+	static int (*wait)(cnd_t *, mtx_t *, const struct timespec *);
+	if (!wait) *(void **)&wait = dlsym(RTLD_NEXT, "cnd_timedwait");
 	struct timespec real = *until;
 	if (ahead) real.tv_sec -= (time_t)*ahead;
 	return wait(condition, mutex, &real);
