@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{FlockOperation, flock};
+
 use crate::bench::{Row, assert_balanced, dropped, on_disk, size};
 use crate::outage::first_ten;
 use crate::support::skips;
@@ -22,7 +24,7 @@ pub(crate) fn locked(row: &mut Row<'_>) {
     let folder = row.folder.join("shared");
     fs::create_dir(&folder).unwrap();
     let held = File::create(folder.join("lock")).unwrap();
-    held.lock().unwrap();
+    flock(&held, FlockOperation::LockExclusive).unwrap();
     unusable(row, &folder, "in use by another", || drop(held));
 }
 

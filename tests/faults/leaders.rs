@@ -34,9 +34,9 @@ pub(crate) fn move_about(row: &mut Row<'_>) {
         }
         // Orderly, which hands leadership over, and at the large size now and then not, which has it taken.
         if round % 4 == 3 {
-            others[one].kill()
+            others[one].kill();
         } else {
-            others[one].stop()
+            others[one].stop();
         }
         let before = row.sink()["delivered"].as_u64().unwrap();
         row.wait_sink("deliveries to the one that is left", |sink| {

@@ -47,7 +47,6 @@ macro_rules! rows {
 
 rows! {
     kafka:
-        f09_leaders_that_move_and_a_slow_line_to_them_cost_nothing = crate::leaders::move_about,
         f01_a_broker_killed_again_and_again_costs_nothing = crate::outage::killed_again_and_again,
         f02_events_of_an_outage_wait_on_disk_and_arrive = crate::outage::away_with_spool,
         f03_without_a_spool_what_is_dropped_is_counted_and_told = crate::outage::away_without_spool,
@@ -56,11 +55,10 @@ rows! {
         f05_a_slow_line_and_a_broker_that_stops_for_a_while_cost_nothing = crate::network::slow,
         f06_a_line_that_breaks_and_changes_bytes_costs_nothing = crate::network::unsound,
         f08_what_the_broker_rejects_becomes_a_dead_letter = crate::dead_letters::too_large,
+        f09_leaders_that_move_and_a_slow_line_to_them_cost_nothing = crate::leaders::move_about,
         f10_what_is_durable_outlives_kills_of_the_switch = crate::crash::switch_killed,
         f13_a_spool_without_a_folder_costs_nothing_and_comes_back = crate::folder::no_folder,
         f13_a_spool_deleted_while_it_is_used_is_accounted_for = crate::folder::deleted,
-        f13_a_spool_that_another_has_costs_nothing_and_comes_back = crate::folder::locked,
-        f13_a_spool_on_a_disk_that_is_read_only_costs_nothing_and_comes_back = crate::folder::read_only,
         f13_a_spool_on_a_full_disk_costs_what_is_counted_and_goes_on = crate::folder::full,
         f15_an_unload_with_the_broker_dead_keeps_everything = crate::unload::unloaded,
         f15_an_unload_without_a_folder_tells_what_it_cost = crate::unload::unloaded_without_folder,

@@ -60,20 +60,20 @@ pub(crate) fn hostile(row: &mut Row<'_>) {
 pub(crate) fn clock_jumps(row: &mut Row<'_>) {
     let folder = Folder::new("clock");
     let clock = folder.write("ahead", 0_i64.to_ne_bytes());
-    let set = |seconds: i64| {
+    let jump = |seconds: i64| {
         let file = File::options().write(true).open(&clock).unwrap();
         file.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
     };
     row.host.stop();
     let options = HostOptions { clock: Some(clock.clone()), ..HostOptions::default() };
     let host = Host::with(NOTHING, options);
-    row.folder = host.folder().to_owned();
+    host.folder().clone_into(&mut row.folder);
     row.host = Box::new(host);
     row.begin(&[]);
     let mut sent = vec![first_ten()];
     let count = size(300, 20_000);
     for seconds in [3600, -3600, 0] {
-        set(seconds);
+        jump(seconds);
         sent.push(row.deliver(count));
         row.wait_all_delivered();
     }
@@ -81,13 +81,13 @@ pub(crate) fn clock_jumps(row: &mut Row<'_>) {
     assert_eq!((&sink["reconnects"], &sink["state"]), (&0.into(), &"connected".into()), "{sink:#}");
     row.broker.kill();
     for seconds in [-3600, 3600] {
-        set(seconds);
+        jump(seconds);
         sent.push(row.deliver(count));
     }
     row.wait_sink("events to be on disk", |sink| {
         sink["spool"]["records"].as_u64().is_some_and(|n| n + 64 >= count * 2)
     });
-    set(0);
+    jump(0);
     row.broker.start_again();
     let sink = row.wait_all_delivered();
     assert_balanced(&sink);
