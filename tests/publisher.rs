@@ -2,8 +2,14 @@
 //! A publisher before a broker of the test's making: what its spool takes of each class, in which order it sends again, and what a
 //! fault in the sink costs.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a helper of a test fails by panicking, and one does so on purpose"
+)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -46,6 +52,8 @@ const TAKES: u8 = 3;
 const NACKS: u8 = 4;
 /// Brings the thread that opens it down, once.
 const CRASHES_OPENING: u8 = 5;
+/// Takes messages and never answers, until it is away.
+const HOLDS: u8 = 6;
 
 /// A broker that does with messages what it is told to at the moment.
 struct Broker {
@@ -54,6 +62,8 @@ struct Broker {
     /// Numbers of the messages in the order they came.
     order: Arc<Mutex<Vec<u64>>>,
     interrupt: Arc<Interrupt>,
+    /// Numbers of events it has acknowledged, and those that gap records told.
+    seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
 }
 
 impl Sink for Broker {
@@ -84,7 +94,17 @@ impl Sink for Broker {
                 Err(SinkError::Rejected { peer: self.peer(), reason: "not this one".into() })
             }
             CRASHES if is_event => std::panic::panic_any("a fault on purpose"),
+            HOLDS => Ok(()),
             _ => {
+                let mut seen = self.seen.lock().unwrap();
+                let number = |name| {
+                    let text = message.header(name).and_then(|text| str::from_utf8(text).ok());
+                    text.and_then(|text| text.parse::<u64>().ok())
+                };
+                match number("Rustbridge-First-Seq").zip(number("Rustbridge-Last-Seq")) {
+                    Some((first, last)) => seen[1].extend(first..=last),
+                    None => seen[0].extend([message.stamp.seq]),
+                }
                 self.taken.push(tag);
                 self.order.lock().unwrap().push(message.stamp.seq);
                 Ok(())
@@ -93,6 +113,10 @@ impl Sink for Broker {
     }
 
     fn poll(&mut self, budget: Duration, outcomes: &mut Vec<Outcome>) -> Result<(), SinkError> {
+        if self.does.load(Ordering::SeqCst) == AWAY {
+            let source = Error::from(ErrorKind::ConnectionReset);
+            return Err(SinkError::Disconnected { peer: self.peer(), source });
+        }
         if self.taken.is_empty() {
             self.interrupt.wait(budget);
         }
@@ -126,6 +150,7 @@ struct Bench {
     ring: Arc<Ring>,
     does: Arc<AtomicU8>,
     order: Arc<Mutex<Vec<u64>>>,
+    seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
 }
 
 /// Percent of queue and spool, by class.
@@ -133,6 +158,17 @@ const SHARES: [u8; 3] = [100, 80, 40];
 
 fn start(does: u8, store: Option<StoreSettings>, dead_letters: Option<Arc<DeadLetters>>) -> Bench {
     let limits = Limits { events: 1024, bytes: 1 << 24, percent: SHARES, slack_percent: 0 };
+    start_with(does, limits, store, dead_letters)
+}
+
+fn start_with(
+    does: u8,
+    limits: Limits,
+    store: Option<StoreSettings>,
+    dead_letters: Option<Arc<DeadLetters>>,
+) -> Bench {
+    let when_full =
+        if limits.slack_percent > 0 { WhenFull::DropOldest } else { WhenFull::DropNewest };
     let ring = Arc::new(Ring::new(limits, Arc::default()));
     let wait = Duration::from_millis(10);
     let settings = Settings {
@@ -149,7 +185,7 @@ fn start(does: u8, store: Option<StoreSettings>, dead_letters: Option<Arc<DeadLe
             return_to_primary: Duration::ZERO,
         },
         open_timeout: PATIENCE,
-        when_full: WhenFull::DropNewest,
+        when_full,
         max_attempts: 3,
         store,
         dead_letters,
@@ -159,14 +195,16 @@ fn start(does: u8, store: Option<StoreSettings>, dead_letters: Option<Arc<DeadLe
     };
     let does = Arc::new(AtomicU8::new(does));
     let told = Arc::clone(&does);
+    let seen = Arc::new(Mutex::new([BTreeSet::new(), BTreeSet::new()]));
+    let kept = Arc::clone(&seen);
     let pool = Arc::new(Pool::new(64, 8, 8192));
     let order = Arc::new(Mutex::default());
     let noted = Arc::clone(&order);
     let make = move |interrupt| -> Box<dyn Sink> {
-        Box::new(Broker { does: told, taken: Vec::new(), order: noted, interrupt })
+        Box::new(Broker { does: told, taken: Vec::new(), order: noted, interrupt, seen: kept })
     };
     let pipeline = Pipeline::start(settings, Arc::clone(&ring), pool, None, make).unwrap();
-    Bench { pipeline, ring, does, order }
+    Bench { pipeline, ring, does, order, seen }
 }
 
 impl Bench {
@@ -248,7 +286,7 @@ fn a_spool_that_fills_takes_bulk_to_its_share_then_normal_to_its_and_critical_to
     assert_eq!(dropped, status.account.dropped_total(), "{status:#?}");
     bench.stop();
 
-    let (mut spool, _) = Spool::open(config, Arc::new(Disk)).unwrap();
+    let (mut spool, _) = Spool::open(config, Arc::new(Disk::default())).unwrap();
     let mut stored = Vec::new();
     spool.read(usize::MAX, usize::MAX, &mut stored).unwrap();
     let mut count = [0_usize; 3];
@@ -311,5 +349,31 @@ fn a_fault_while_connecting_is_one_more_failed_attempt() {
     bench.offer(Class::Normal, 1, 10);
     let status = bench.until("the event to be delivered", |status| status.account.delivered == 1);
     assert_balanced(&status);
+    bench.stop();
+}
+
+#[test]
+fn what_was_sent_once_and_then_gives_way_is_told_as_missing() {
+    let limits = Limits { events: 200, bytes: 1 << 24, percent: [100; 3], slack_percent: 10 };
+    let bench = start_with(HOLDS, limits, None, None);
+    for number in 1..=64 {
+        bench.offer(Class::Normal, number, 10);
+    }
+    bench.until("a window full of messages without an answer", |status| status.in_flight == 64);
+    bench.does.store(AWAY, Ordering::SeqCst);
+    bench.until("the loss of the connection", |status| status.reconnects == 1);
+    for number in 65..=300 {
+        bench.offer(Class::Normal, number, 10);
+        bench.until("room", |status| status.waiting <= 205);
+    }
+    bench.does.store(TAKES, Ordering::SeqCst);
+    let status = bench.until("the rest to arrive", |status| {
+        status.waiting == 0 && status.in_flight == 0 && status.account.gaps > 0
+    });
+    let lost = status.account.dropped_total();
+    assert!(lost > 64, "{status:#?}");
+    let [arrived, told] = bench.seen.lock().unwrap().clone();
+    assert_eq!(told, (1..=lost).collect::<BTreeSet<u64>>());
+    assert_eq!(arrived, (lost + 1..=300).collect::<BTreeSet<u64>>());
     bench.stop();
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::codec::{Outgoing, Stamp};
 use crate::dead::Letter;
+use crate::event::EventKind;
 use crate::pipeline::gap::Gap;
 use crate::pipeline::item::{Item, Origin};
 use crate::pipeline::publisher::{Publisher, drop_quietly};
@@ -41,7 +42,7 @@ impl Publisher {
         // does, and tell so.
         let limit = if self.degraded { DEGRADED_WINDOW } else { usize::MAX };
         let has_room = self.link.up().is_some_and(|sink| in_flight < sink.window().min(limit));
-        has_room && (self.has_work() || self.owes_gap())
+        has_room && (!self.late.is_empty() || self.has_work() || self.owes_gap())
     }
 
     /// Whether numbers are missing at the end of the stream, with nothing behind them to tell it.
@@ -56,6 +57,9 @@ impl Publisher {
     /// The next message: a gap record when numbers are missing in front of it.
     fn next_item(&mut self) -> Option<Item> {
         let settings = Arc::clone(&self.settings);
+        if let Some(gap) = self.late.pop() {
+            return Some(gap.into_item(&settings.names, &settings.boot, &settings.name));
+        }
         let Some(next) = self.head.front() else {
             return self.owes_gap().then(|| {
                 let gap = Gap {
@@ -126,7 +130,8 @@ impl Publisher {
                 Ok(Ok(())) => {
                     self.faults = 0;
                     self.note_told(&item);
-                    if item.is_own() {
+                    // The other messages of the module's own are copies of dead letters.
+                    if item.is_own() && item.record.kind() != EventKind::PUBLISH {
                         self.ring.account().gap();
                     }
                     self.window.push(item);

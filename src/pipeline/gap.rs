@@ -65,6 +65,17 @@ impl Gap {
         Self { first: seq, last: seq, losses }
     }
 
+    /// Adds one message that was lost after it had been sent once, in the order of numbers.
+    pub(super) fn note_late(late: &mut Vec<Self>, seq: u64, kind: EventKind, reason: DropReason) {
+        if late.last().is_none_or(|last| last.last + 1 != seq) {
+            late.push(Self { first: seq, last: seq, losses: Losses::default() });
+        }
+        if let Some(run) = late.last_mut() {
+            run.last = seq;
+            run.losses.note(kind, reason);
+        }
+    }
+
     /// The record that tells it, as a message of the stream.
     ///
     /// `boot` is the Core-UUID of the stream that has the gap.

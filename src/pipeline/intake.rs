@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::codec::Stamp;
 use crate::config::delivery::WhenFull;
 use crate::event::{Class, Record};
+use crate::pipeline::gap::Gap;
 use crate::pipeline::item::{Item, Origin};
 use crate::pipeline::publisher::Publisher;
 use crate::pipeline::store::Store;
@@ -284,7 +285,11 @@ impl Publisher {
         }
         if !item.is_own() {
             self.ring.account().dropped(reason, 1);
-            self.losses.note(item.record.kind(), reason);
+            if item.boot.is_none() && item.stamp.seq <= self.standing.told {
+                Gap::note_late(&mut self.late, item.stamp.seq, item.record.kind(), reason);
+            } else {
+                self.losses.note(item.record.kind(), reason);
+            }
         }
         self.let_go(item);
     }

@@ -20,7 +20,7 @@ use crate::config::delivery::{ReconnectConfig, WhenFull};
 use crate::dead::DeadLetters;
 use crate::event::{EventNames, Index};
 use crate::pipeline::backoff::{Backoff, seed};
-use crate::pipeline::gap::Losses;
+use crate::pipeline::gap::{Gap, Losses};
 use crate::pipeline::item::Item;
 use crate::pipeline::link::Link;
 use crate::pipeline::status::{SinkState, StatusBoard};
@@ -122,6 +122,8 @@ pub(super) struct Publisher {
     /// The stream of an earlier boot that is being sent, and its last number.
     pub(super) earlier: Option<(Arc<str>, u64)>,
     pub(super) losses: Losses,
+    /// Lost after they had been sent once, so that no hole in front of a message tells them.
+    pub(super) late: Vec<Gap>,
     /// Records that the predecessor left in the spool: the account that both share has them.
     pub(super) inherited: u64,
     pub(super) recent: RecentIds,
@@ -206,6 +208,7 @@ impl Publisher {
             standing,
             earlier: None,
             losses: Losses::default(),
+            late: Vec::new(),
             inherited: 0,
             recent: RecentIds::new(),
             paused: false,
@@ -352,6 +355,7 @@ impl Publisher {
             standing: self.standing,
             recent: self.recent,
             losses: self.losses,
+            late: self.late,
             spooled,
         };
         if !self.has_heir {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::codec::RecentIds;
 use crate::config::delivery::SpoolMode;
 use crate::pipeline::Predecessor;
-use crate::pipeline::gap::Losses;
+use crate::pipeline::gap::{Gap, Losses};
 use crate::pipeline::item::Item;
 use crate::pipeline::publisher::Publisher;
 use crate::pipeline::status::SinkState;
@@ -27,6 +27,8 @@ pub struct Leftover {
     pub(super) standing: Standing,
     pub(super) recent: RecentIds,
     pub(super) losses: Losses,
+    /// Losses behind what is told, and themselves untold.
+    pub(super) late: Vec<Gap>,
     /// What stays on disk, and where.
     pub(super) spooled: Option<(StoreSettings, u64)>,
 }
@@ -59,8 +61,16 @@ impl Leftover {
     }
 
     /// Gives up what is left: counted, and its room given back.
+    ///
+    /// What was sent and never answered for is told as missing too: that it arrived all the same
+    /// does no harm, and that it did not must be known.
     pub(super) fn abandon(&mut self, ring: &Ring, name: &str) {
         let lost = self.len();
+        let first = self.items.iter().filter(|item| item.is_in_memory()).map(|item| item.stamp.seq);
+        let first = first.chain(self.late.iter().map(|gap| gap.first)).min();
+        if let Some(first) = first {
+            self.standing.told = self.standing.told.min(first.saturating_sub(1));
+        }
         if lost > 0 {
             log::error!("[{name}] {lost} events could not be delivered in time and are lost");
         }
@@ -105,6 +115,7 @@ impl Publisher {
         self.standing = leftover.standing;
         self.recent = leftover.recent;
         self.losses = leftover.losses;
+        self.late = leftover.late;
         self.inherit(leftover.spooled);
     }
 
@@ -127,7 +138,7 @@ impl Publisher {
         // With `always` it would never be empty.
         settings.mode = SpoolMode::Overflow;
         let names = Arc::clone(&self.settings.names);
-        let before = Store::new(settings, &self.settings.name, names);
+        let before = Store::new(settings, &self.settings.name, names, self.settings.prepare);
         self.configured_store = Some(ConfiguredStore(self.store.replace(before)));
     }
 

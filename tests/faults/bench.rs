@@ -37,7 +37,7 @@ pub(crate) fn size(small: u64, large: u64) -> u64 {
 }
 
 /// A configuration that a switch starts with; each row writes its own.
-const NOTHING: &str = "<configuration name=\"rustbridge.conf\"/>";
+pub(crate) const NOTHING: &str = "<configuration name=\"rustbridge.conf\"/>";
 
 /// A row that runs.
 pub(crate) struct Row<'b> {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 //! RabbitMQ or Kafka, as far as a row does not care which.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::support::certificates::Authority;
 use crate::support::clients::{self, Message};
-use crate::support::kafka::Kafka;
+use crate::support::kafka::{Kafka, KafkaOptions};
 use crate::support::proxy::Proxy;
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::skips::{self, Missing};
@@ -31,11 +33,11 @@ impl Kind {
     }
 }
 
-/// A running broker.
+/// A running broker, and who signs its certificate.
 #[derive(Debug)]
 pub(crate) enum Broker {
-    RabbitMq(RabbitMq),
-    Kafka(Kafka),
+    RabbitMq(RabbitMq, Authority),
+    Kafka(Kafka, Authority),
 }
 
 /// A broker that rows take in turns; it ends with the last of them.
@@ -76,77 +78,130 @@ impl Shared {
 impl Broker {
     fn start(kind: Kind) -> Result<Self, Missing> {
         match kind {
-            Kind::RabbitMq => clients::pika().and_then(|()| RabbitMq::start()).map(Self::RabbitMq),
-            Kind::Kafka => Kafka::start().map(Self::Kafka),
+            Kind::RabbitMq => {
+                clients::pika()?;
+                let authority = Authority::new();
+                let node = RabbitMq::with_tls(&authority, false)?;
+                Ok(Self::RabbitMq(node, authority))
+            }
+            Kind::Kafka => {
+                let authority = Authority::new();
+                let node = Kafka::with(&KafkaOptions {
+                    secure: Some(&authority),
+                    secure_by_proxy: true,
+                    ..KafkaOptions::default()
+                })?;
+                Ok(Self::Kafka(node, authority))
+            }
         }
     }
 
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::RabbitMq(_) => Kind::RabbitMq,
-            Self::Kafka(_) => Kind::Kafka,
+            Self::RabbitMq(..) => Kind::RabbitMq,
+            Self::Kafka(..) => Kind::Kafka,
         }
     }
 
     pub(crate) fn port(&self) -> u16 {
         match self {
-            Self::RabbitMq(node) => node.port(),
-            Self::Kafka(node) => node.port(),
+            Self::RabbitMq(node, _) => node.port(),
+            Self::Kafka(node, _) => node.port(),
         }
     }
 
     /// A network between the sink and the node: to be used by its port.
     pub(crate) fn proxy(&self) -> Proxy {
         match self {
-            Self::RabbitMq(node) => Proxy::to(node.port()),
-            Self::Kafka(node) => node.proxy(),
+            Self::RabbitMq(node, _) => Proxy::to(node.port()),
+            Self::Kafka(node, _) => node.proxy(),
         }
+    }
+
+    /// The same to the listener with TLS.
+    pub(crate) fn secure_proxy(&self) -> Proxy {
+        match self {
+            Self::RabbitMq(node, _) => Proxy::to(node.tls_port()),
+            Self::Kafka(node, _) => node.secure_proxy(),
+        }
+    }
+
+    /// Who signs its certificate.
+    pub(crate) fn authority(&self) -> &Authority {
+        let (Self::RabbitMq(_, authority) | Self::Kafka(_, authority)) = self;
+        authority
+    }
+
+    /// Gives the broker a certificate for these days, which it reads when it starts; negative ones are over.
+    pub(crate) fn certify(&self, days: i32) {
+        let name = if self.kind() == Kind::Kafka { "kafka" } else { "rabbitmq" };
+        self.authority().sign(name, &["DNS:localhost", "IP:127.0.0.1"], days);
+    }
+
+    /// What a sink needs beside [`Broker::parameters`] to come by TLS, whose authority is in `trusted`.
+    pub(crate) fn secure_parameters(
+        &self,
+        port: u16,
+        trusted: &Path,
+    ) -> Vec<(&'static str, String)> {
+        let mut parameters = vec![("tls-ca-file", trusted.display().to_string())];
+        match self {
+            Self::RabbitMq(..) => {
+                parameters.push(("url", format!("amqps://guest:guest@127.0.0.1:{port}/%2f")));
+            }
+            Self::Kafka(..) => parameters.extend([
+                ("security-protocol", "sasl_ssl".to_owned()),
+                ("sasl-username", "fs1".to_owned()),
+                ("sasl-password", "secret".to_owned()),
+            ]),
+        }
+        parameters
     }
 
     /// The node, in a row that is for RabbitMQ alone.
     pub(crate) fn rabbitmq(&self) -> &RabbitMq {
-        let Self::RabbitMq(node) = self else { panic!("the row is for RabbitMQ") };
+        let Self::RabbitMq(node, _) = self else { panic!("the row is for RabbitMQ") };
         node
     }
 
     /// The node, in a row that is for Kafka alone.
     pub(crate) fn kafka(&self) -> &Kafka {
-        let Self::Kafka(node) = self else { panic!("the row is for Kafka") };
+        let Self::Kafka(node, _) = self else { panic!("the row is for Kafka") };
         node
     }
 
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         match self {
-            Self::RabbitMq(node) => node.kill(),
-            Self::Kafka(node) => node.kill(),
+            Self::RabbitMq(node, _) => node.kill(),
+            Self::Kafka(node, _) => node.kill(),
         }
     }
 
     pub(crate) fn start_again(&mut self) {
         match self {
-            Self::RabbitMq(node) => node.start_again(),
-            Self::Kafka(node) => node.start_again(),
+            Self::RabbitMq(node, _) => node.start_again(),
+            Self::Kafka(node, _) => node.start_again(),
         }
     }
 
     pub(crate) fn pause(&mut self) {
         match self {
-            Self::RabbitMq(node) => node.pause(),
-            Self::Kafka(node) => node.pause(),
+            Self::RabbitMq(node, _) => node.pause(),
+            Self::Kafka(node, _) => node.pause(),
         }
     }
 
     pub(crate) fn resume(&mut self) {
         match self {
-            Self::RabbitMq(node) => node.resume(),
-            Self::Kafka(node) => node.resume(),
+            Self::RabbitMq(node, _) => node.resume(),
+            Self::Kafka(node, _) => node.resume(),
         }
     }
 
     /// Makes what keeps everything that is sent to `place` until it is read: a durable queue. A topic makes itself.
     pub(crate) fn keep(&self, place: &str, key: &str) {
-        if let Self::RabbitMq(node) = self {
+        if let Self::RabbitMq(node, _) = self {
             clients::amqp_bind(&node.url(), place, key, place);
         }
     }
@@ -154,20 +209,20 @@ impl Broker {
     /// Everything that is there now, in order: taken out of the queue, or read from the topic's beginning.
     pub(crate) fn read(&self, place: &str) -> Vec<Message> {
         match self {
-            Self::RabbitMq(node) => clients::amqp_drain(&node.url(), place),
-            Self::Kafka(node) => clients::kafka_read(&node.bootstrap(), place),
+            Self::RabbitMq(node, _) => clients::amqp_drain(&node.url(), place),
+            Self::Kafka(node, _) => clients::kafka_read(&node.bootstrap(), place),
         }
     }
 
     /// The parameters of a sink that lead to `place` here, by way of `port`.
     pub(crate) fn parameters(&self, place: &str, port: u16) -> Vec<(String, String)> {
         let pairs = match self {
-            Self::RabbitMq(_) => vec![
+            Self::RabbitMq(..) => vec![
                 ("url", format!("amqp://guest:guest@127.0.0.1:{port}/%2f")),
                 ("exchange", place.to_owned()),
                 ("confirm-window", "1024".to_owned()),
             ],
-            Self::Kafka(_) => vec![
+            Self::Kafka(..) => vec![
                 ("bootstrap-servers", format!("127.0.0.1:{port}")),
                 ("topic", place.to_owned()),
             ],
@@ -177,8 +232,8 @@ impl Broker {
 
     pub(crate) fn sink_type(&self) -> &'static str {
         match self {
-            Self::RabbitMq(_) => "amqp",
-            Self::Kafka(_) => "kafka",
+            Self::RabbitMq(..) => "amqp",
+            Self::Kafka(..) => "kafka",
         }
     }
 }

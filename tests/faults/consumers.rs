@@ -22,7 +22,7 @@ fn queue(place: &str) -> String {
 
 /// Makes that queue.
 pub(crate) fn prepare(row: &Row<'_>) {
-    if let Broker::RabbitMq(node) = &*row.broker {
+    if let Broker::RabbitMq(node, _) = &*row.broker {
         clients::amqp_bind(&node.url(), &row.place, "#", &queue(&row.place));
     }
 }
@@ -34,11 +34,11 @@ pub(crate) fn check(row: &Row<'_>, events: usize, told_missing: u64) {
     command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null());
     let mut reader = None;
     match &*row.broker {
-        Broker::RabbitMq(node) => {
+        Broker::RabbitMq(node, _) => {
             let queue = queue(&row.place);
             command.arg(example("consumer_amqp.py")).args([&node.url(), &queue, "--until-empty"]);
         }
-        Broker::Kafka(node) => {
+        Broker::Kafka(node, _) => {
             let mut kcat = Command::new("kcat");
             kcat.args(["-C", "-q", "-J", "-e", "-o", "beginning", "-b", &node.bootstrap()]);
             let kcat = kcat.args(["-t", &row.place]).stdout(Stdio::piped()).stderr(Stdio::null());

@@ -15,7 +15,7 @@ pub(crate) fn switch_killed(row: &mut Row<'_>) {
 
 /// F10 in a FreeSWITCH with a call in each of its lives, which ends with it: the next life tells it, once.
 pub(crate) fn killed_with_calls(row: &mut Row<'_>) {
-    row.settings = "<param name=\"live-calls\" value=\"true\"/>".to_owned();
+    "<param name=\"live-calls\" value=\"true\"/>".clone_into(&mut row.settings);
     let streams = killed(row, size(2, 20), |row, life| {
         let uuid = uuid(life);
         let call = format!("originate {{origination_uuid={uuid}}}null/test &park()");

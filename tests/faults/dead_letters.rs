@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! What the broker rejects for itself: it never blocks what is behind it, is kept, told as missing, and can be sent again.
 
-use crate::bench::{Row, SINK, assert_balanced, dropped, size};
+use crate::bench::{Row, SINK, assert_balanced, dropped, size, wait};
 use crate::outage::first_ten;
 use crate::stream::streams;
 use crate::support::clients;
@@ -14,7 +14,14 @@ pub(crate) fn unroutable(row: &mut Row<'_>) {
     let bind = |place: &str, key: &str| clients::amqp_bind(&url, place, key, place);
     bind(&row.place, "event.*.CHANNEL_STATE.#");
     bind(&row.place, "event.*.CUSTOM.#");
-    row.load(&[("mandatory", "true"), ("events", "CHANNEL_STATE DTMF")]);
+    let copies = format!("{}.dead", row.place);
+    bind(&copies, "#");
+    row.load(&[
+        ("mandatory", "true"),
+        ("events", "CHANNEL_STATE DTMF"),
+        ("routing-key", "event.${node}.${event}.${subclass}.digit-${DTMF-Digit}"),
+        ("dead-letter-exchange", &copies),
+    ]);
     row.wait_sink("the connection", |sink| sink["state"] == "connected");
     let before = row.deliver(10);
     for digit in 0..5 {
@@ -36,8 +43,26 @@ pub(crate) fn unroutable(row: &mut Row<'_>) {
     assert_eq!(stream.told.iter().copied().collect::<Vec<u64>>(), [11, 12, 13, 14, 15]);
     assert_eq!(stream.reasons.get("dead-letter"), Some(&5), "{:?}", stream.reasons);
 
+    // What the broker was given of them, in place of the messages themselves.
+    let mut found = row.broker.read(&copies);
+    assert_eq!(found.len(), 5);
+    // Beside the stream, and so in no order of their own.
+    found.sort_by_key(|copy| copy.number("x-original-seq"));
+    for (digit, copy) in found.iter().enumerate() {
+        let key = copy.key.as_deref().unwrap_or_default();
+        assert!(key.ends_with(&format!(".DTMF._.digit-{digit}")), "{key}");
+        assert_eq!(copy.json()["DTMF-Digit"], digit.to_string());
+        assert_eq!(copy.number("x-original-seq"), Some(11 + u64::try_from(digit).unwrap()));
+        let reason = &copy.headers["x-death-reason"];
+        assert!(reason.contains("312"), "{reason}");
+        assert_eq!(copy.headers["x-original-id"].split('-').count(), 6, "{:?}", copy.headers);
+    }
+
     let list = row.host.json(&format!("rustbridge dlq list {SINK} json"));
     assert_eq!(list["letters"], 5, "{list:#}");
+    row.wait_sink("the letters to be counted", |sink| sink["dead_letters"] == 5);
+    let table = row.host.api("rustbridge status");
+    assert!(table.lines().any(|line| line.contains("letters")), "{table}");
     let first = &list["list"][0];
     assert_eq!(
         (first["event"].as_str(), first["seq"].as_u64()),
@@ -49,10 +74,15 @@ pub(crate) fn unroutable(row: &mut Row<'_>) {
     assert_eq!(shown["body"]["DTMF-Digit"], "0", "{shown:#}");
     let purged = row.host.json(&format!("rustbridge dlq purge {SINK} {number} json"));
     assert_eq!(purged["purged"], 1);
+    let sink = row.sink();
+    assert_balanced(&sink);
+    assert_eq!((dropped(&sink), &sink["dropped"]["purged"]), (1, &1.into()), "{sink:#}");
+    assert_eq!(sink["dead_letters"], 4, "{sink:#}");
     bind(&row.place, "event.*.DTMF.#");
     let retried = row.host.json(&format!("rustbridge dlq retry {SINK} all json"));
     assert_eq!(retried["retried"], 4);
-    row.wait_sink("the second delivery", |sink| sink["recovered"] == 4);
+    // With the one that was thrown away.
+    row.wait_sink("the second delivery", |sink| sink["recovered"] == 5);
     let sink = row.wait_all_delivered();
     assert_balanced(&sink);
     let list = row.host.json(&format!("rustbridge dlq list {SINK} json"));
@@ -72,11 +102,18 @@ pub(crate) fn unroutable(row: &mut Row<'_>) {
 /// Kafka: one record is larger than its topic allows.
 pub(crate) fn too_large(row: &mut Row<'_>) {
     row.broker.kafka().create_topic(&row.place, 1, &[("max.message.bytes", "20000")]);
-    row.load(&[("events", "CHANNEL_STATE DTMF"), ("compression", "none")]);
+    let copies = format!("{}.dead", row.place);
+    row.load(&[
+        ("events", "CHANNEL_STATE DTMF"),
+        ("compression", "none"),
+        ("key", "k-${event}"),
+        ("dead-letter-topic", &copies),
+    ]);
     row.wait_sink("the connection", |sink| sink["state"] == "connected");
     let before = row.deliver(10);
     row.wait_all_delivered();
-    row.host.fire(&Event::new("DTMF").header("Long", "x".repeat(30_000)));
+    let long = "x".repeat(30_000);
+    row.host.fire(&Event::new("DTMF").header("Long", &long));
     row.host.flush();
     row.wait_sink("the dead letter", |sink| sink["dead"] == 1);
     let behind = row.deliver(10);
@@ -91,6 +128,17 @@ pub(crate) fn too_large(row: &mut Row<'_>) {
     verdict.assert_exact();
     stream.assert_told();
     assert_eq!(stream.told.iter().copied().collect::<Vec<u64>>(), [11]);
+    let mut found = Vec::new();
+    wait("the copy", || {
+        found = row.broker.read(&copies);
+        !found.is_empty()
+    });
+    let [copy] = &found[..] else { panic!("{} copies of one", found.len()) };
+    assert_eq!(copy.key.as_deref(), Some("k-DTMF"));
+    assert_eq!(copy.json()["Long"], long);
+    assert_eq!(copy.number("x-original-seq"), Some(11));
+    let reason = &copy.headers["x-death-reason"];
+    assert!(reason.to_lowercase().contains("too large"), "{reason}");
     let list = row.host.json(&format!("rustbridge dlq list {SINK} json"));
     assert_eq!(
         (list["letters"].as_u64(), list["list"][0]["seq"].as_u64()),

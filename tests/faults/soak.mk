@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
-# The fault matrix at its large size. `make soak ROWS=f01` runs the rows whose names contain that.
+# The fault matrix at its large size. `make soak ROWS=f01` runs the rows whose names contain that, SOAK_MINUTES=1440 has the
+# mixture of faults last a day (5 minutes otherwise), FREESWITCH_PREFIX names the FreeSWITCHes that rows run in as well.
 
 ROWS ?=
 

@@ -26,6 +26,8 @@ pub struct HostOptions {
     pub module_name: &'static str,
     /// A program, with its arguments, that runs the host.
     pub under: Vec<String>,
+    /// A file of eight bytes: by how many seconds its wall clock is ahead (`tests/host/clock.c`).
+    pub clock: Option<PathBuf>,
 }
 
 impl Default for HostOptions {
@@ -37,6 +39,7 @@ impl Default for HostOptions {
             library: None,
             module_name: "mod_rustbridge",
             under: Vec::new(),
+            clock: None,
         }
     }
 }
@@ -295,6 +298,9 @@ impl Switch for Host {
                 command
             }
         };
+        if let Some(file) = &self.options.clock {
+            command.env("LD_PRELOAD", host_folder().join("clock.so")).env("RUSTBRIDGE_CLOCK", file);
+        }
         let mut child = command
             .args([Path::new("--conf"), &folder("conf"), Path::new("--mod"), &folder("mod")])
             .args([Path::new("--log"), &folder("log"), Path::new("--run"), &folder("run")])

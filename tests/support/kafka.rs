@@ -24,6 +24,10 @@ const VERSION: &str = "4.1.0";
 pub struct KafkaOptions<'a> {
     /// A second listener with TLS and SASL PLAIN: user `fs1`, password `secret`.
     pub secure: Option<&'a Authority>,
+    /// Have clients come to that listener by [`Kafka::secure_proxy`] alone.
+    pub secure_by_proxy: bool,
+    /// The node that leads the cluster which this one joins, as a broker alone, and its number there.
+    pub joins: Option<(&'a Kafka, u16)>,
     /// Refuse to make topics on first use.
     pub no_auto_create: bool,
     /// More lines for `server.properties`.
@@ -36,7 +40,9 @@ pub struct Kafka {
     folder: Folder,
     jars: PathBuf,
     port: u16,
+    controller: u16,
     secure_port: u16,
+    secure_listens: u16,
     /// Where it listens for what comes by a proxy, and where it says that clients should go for that.
     proxied: (u16, u16),
     server: Option<Leashed>,
@@ -73,20 +79,26 @@ impl Kafka {
     pub fn with(options: &KafkaOptions<'_>) -> Result<Self, Missing> {
         let jars = find()?;
         let folder = Folder::new("kafka");
-        let (port, secure_port, controller) = (free_port(), free_port(), free_port());
+        let (port, secure_port) = (free_port(), free_port());
+        let controller = options.joins.map_or_else(free_port, |(first, _)| first.controller);
+        let (roles, number) = match options.joins {
+            None => ("broker,controller", 1),
+            Some((_, number)) => ("broker", number),
+        };
         let proxied = (free_port(), free_port());
-        let mut listeners = format!(
-            "PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{},CONTROLLER://127.0.0.1:{controller}",
-            proxied.0
-        );
+        let secure_listens = if options.secure_by_proxy { free_port() } else { secure_port };
+        let mut listeners =
+            format!("PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{}", proxied.0);
+        if options.joins.is_none() {
+            write!(listeners, ",CONTROLLER://127.0.0.1:{controller}").unwrap();
+        }
         let mut advertised =
             format!("PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{}", proxied.1);
         let mut more = String::new();
         if let Some(authority) = options.secure {
             let own = authority.sign("kafka", &["DNS:localhost", "IP:127.0.0.1"], 2);
-            for list in [&mut listeners, &mut advertised] {
-                write!(list, ",SASL_SSL://127.0.0.1:{secure_port}").unwrap();
-            }
+            write!(listeners, ",SASL_SSL://127.0.0.1:{secure_listens}").unwrap();
+            write!(advertised, ",SASL_SSL://127.0.0.1:{secure_port}").unwrap();
             write!(
                 more,
                 "ssl.keystore.type=PEM\nssl.keystore.location={}\nssl.truststore.type=PEM\nssl.truststore.location={}\n\
@@ -100,7 +112,7 @@ impl Kafka {
         folder.write(
             "server.properties",
             format!(
-                "process.roles=broker,controller\nnode.id=1\n\
+                "process.roles={roles}\nnode.id={number}\n\
                  controller.quorum.bootstrap.servers=127.0.0.1:{controller}\nlisteners={listeners}\n\
                  advertised.listeners={advertised}\n\
                  controller.listener.names=CONTROLLER\nlistener.security.protocol.map=\
@@ -114,8 +126,21 @@ impl Kafka {
                 options.properties
             ),
         );
-        let mut node = Self { folder, jars, port, secure_port, proxied, server: None };
-        let format = ["format", "--standalone", "-t", "cnVzdGJyaWRnZS10ZXN0cw", "-c"];
+        let mut node = Self {
+            folder,
+            jars,
+            port,
+            controller,
+            secure_port,
+            secure_listens,
+            proxied,
+            server: None,
+        };
+        let mut format = vec!["format", "-t", "cnVzdGJyaWRnZS10ZXN0cw"];
+        if options.joins.is_none() {
+            format.push("--standalone");
+        }
+        format.push("-c");
         let properties = node.folder.join("server.properties");
         let made = node.java("kafka.tools.StorageTool").args(format).arg(&properties).output();
         let made = made.expect("java can be started");
@@ -152,6 +177,11 @@ impl Kafka {
     pub fn proxy(&self) -> Proxy {
         let (listens, tells) = self.proxied;
         Proxy::at(tells, listens)
+    }
+
+    /// The same for the listener with TLS and SASL, when it is only reached so.
+    pub fn secure_proxy(&self) -> Proxy {
+        Proxy::at(self.secure_port, self.secure_listens)
     }
 
     /// Starts the node after `kill` or `stop`: same ports, same data.
@@ -204,6 +234,32 @@ impl Kafka {
 
     pub fn resume(&mut self) {
         self.server().resume();
+    }
+
+    /// Whether each partition of a topic has copies on all of these brokers that are up to date: `2,3`.
+    pub fn in_sync(&self, topic: &str, brokers: &str) -> bool {
+        let mut command = Command::new("kcat");
+        command.args(["-L", "-J", "-m", "5", "-b", &self.bootstrap(), "-t", topic]);
+        let said = command.output().expect("kcat can be started").stdout;
+        let known: serde_json::Value = serde_json::from_slice(&said).unwrap_or_default();
+        let partitions = known["topics"][0]["partitions"].as_array().cloned().unwrap_or_default();
+        !partitions.is_empty()
+            && partitions.iter().all(|partition| {
+                let copies = partition["isrs"].as_array().cloned().unwrap_or_default();
+                let mut copies: Vec<String> =
+                    copies.iter().map(|copy| copy["id"].to_string()).collect();
+                copies.sort();
+                copies.join(",") == brokers
+            })
+    }
+
+    /// Makes a topic of as many partitions as there are lists of brokers, the first of which leads.
+    pub fn create_topic_on(&self, name: &str, brokers: &[&str]) {
+        let mut command = self.java("org.apache.kafka.tools.TopicCommand");
+        command.args(["--bootstrap-server", &self.bootstrap(), "--create", "--topic", name]);
+        command.args(["--replica-assignment", &brokers.join(",")]);
+        let made = command.output().expect("java can be started");
+        assert!(made.status.success(), "topic {name}: {}", String::from_utf8_lossy(&made.stdout));
     }
 
     /// Makes a topic; a topic's own settings as `("max.message.bytes", "2000")`.

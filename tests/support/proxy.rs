@@ -84,6 +84,11 @@ impl Proxy {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Whether a byte that was to be changed has not come yet.
+    pub fn will_corrupt(&self) -> bool {
+        self.shared.corrupt.iter().any(|left| left.load(Ordering::SeqCst) != u64::MAX)
+    }
+
     /// Where new connections go from now on.
     pub fn redirect(&self, port: u16) {
         *self.shared.upstream.lock().unwrap() = ("127.0.0.1".into(), port);

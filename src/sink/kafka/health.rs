@@ -35,13 +35,13 @@ impl Health {
 
     /// A connection failed or broke.
     pub(super) fn failed(&mut self, reason: &str) {
-        self.last_error = Some(reason.to_owned());
+        self.last_error = Some(lasting(reason).to_owned());
     }
 
     /// A broker was reached, and there will be no connection until somebody acts.
     pub(super) fn refused(&mut self, reason: &str) {
         self.failed(reason);
-        self.refusal = Some(reason.to_owned());
+        self.refusal = Some(lasting(reason).to_owned());
     }
 
     /// Why no broker talks to us. `None` while another one does, or may.
@@ -65,6 +65,11 @@ impl Health {
             None
         }
     }
+}
+
+/// An error without the time that it took and how often it came before, by which each would be news.
+fn lasting(reason: &str) -> &str {
+    reason.split_once(" (after ").map_or(reason, |(words, _)| words)
 }
 
 /// Whether librdkafka's statistics show a broker that is connected.
@@ -105,7 +110,7 @@ mod tests {
             health.degraded("k:9092").as_deref(),
             Some("connecting to k:9092: no answer yet")
         );
-        health.failed("connection refused");
+        health.failed("connection refused (after 3ms in state CONNECT, 2 identical error(s))");
         health.all_down();
         assert_eq!(
             health.degraded("k:9092").as_deref(),

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT
+//! The network fails: it swallows, delays, narrows, breaks off, changes bytes, or shows the wrong certificate.
+//!
+//! A proxy fails here, not the kernel: a segment that is lost or comes in another order is, to a client of TCP, a delay.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::bench::{Row, assert_balanced, dropped, size, wait};
+use crate::broker::Kind;
+use crate::outage::first_ten;
+use crate::support::certificates::Authority;
+use crate::support::proxy::Mode;
+use crate::support::switch::{Delivered, Load};
+
+/// Makes the queue, and loads with the proxy in between.
+fn begin(row: &mut Row<'_>, port: u16, more: &[(&str, &str)]) {
+    row.broker.keep(&row.place, "#");
+    row.configure_by(port, more);
+    row.host.load().expect("the module loads");
+    row.wait_sink("the connection", |sink| sink["state"] == "connected");
+    row.deliver(10);
+    row.wait_all_delivered();
+}
+
+/// The end of a row in which nothing may be lost and so many connections may have broken.
+fn nothing_lost(row: &mut Row<'_>, sent: &[Delivered], incidents: usize) {
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    assert_eq!(dropped(&sink), 0, "{sink:#}");
+    let window = row.broker.kind().window();
+    row.judge(sent, 0, window * incidents);
+}
+
+/// F4 for Kafka. The network between swallows everything, in both directions.
+pub(crate) fn swallowed(row: &mut Row<'_>) {
+    let proxy = row.broker.proxy();
+    begin(row, proxy.port(), &[]);
+    proxy.set(Mode::Blackhole);
+    let within = row.deliver(size(2000, 60_000));
+    assert_eq!(row.sink()["waiting"], within.count, "nothing is acknowledged");
+    proxy.set(Mode::Pass);
+    nothing_lost(row, &[first_ten(), within], 1);
+}
+
+/// F5. A broker that is far away behind a narrow line, and then one that stops for a while, several times.
+pub(crate) fn slow(row: &mut Row<'_>) {
+    let proxy = row.broker.proxy();
+    begin(row, proxy.port(), &[("queue-max-bytes", "16777216")]);
+    let rate = 2000;
+    let load = Load { count: size(1000, 20_000), rate, ..Load::default() };
+    let mut sent = vec![first_ten()];
+    for mode in [Mode::Delay(Duration::from_millis(200)), Mode::Throttle(125_000)] {
+        proxy.set(mode);
+        sent.push(row.host.deliver(&load));
+        let sink = row.sink();
+        assert!(sink["memory_bytes"].as_u64().is_some_and(|n| n <= 16 << 20), "{sink:#}");
+        // Something gets through all the same.
+        let before = sink["delivered"].as_u64().unwrap();
+        if sink["waiting"] != 0 {
+            row.wait_sink("some of it to arrive", |sink| {
+                sink["delivered"].as_u64().is_some_and(|now| now > before)
+            });
+        }
+        proxy.set(Mode::Pass);
+        row.wait_all_delivered();
+    }
+    let (times, pause) = (size(2, 5), Duration::from_millis(size(500, 20_000)));
+    for _ in 0..times {
+        row.broker.pause();
+        sent.push(row.host.deliver(&load));
+        // As long as the row says, whatever else happens meanwhile.
+        std::thread::park_timeout(pause);
+        row.broker.resume();
+    }
+    let sink = row.wait_all_delivered();
+    assert!(sink["memory_bytes"].as_u64().is_some_and(|n| n <= 16 << 20), "{sink:#}");
+    nothing_lost(row, &sent, usize::try_from(times).unwrap() + 2);
+}
+
+/// F6. A line that breaks off, changes bytes and stammers, with TLS to notice it.
+pub(crate) fn unsound(row: &mut Row<'_>) {
+    let proxy = row.broker.secure_proxy();
+    let trusted = row.broker.authority().certificate();
+    let secure = row.broker.secure_parameters(proxy.port(), &trusted);
+    let secure: Vec<(&str, &str)> = secure.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    begin(row, proxy.port(), &secure);
+    let load = Load {
+        count: size(100_000, 3_000_000),
+        rate: u32::try_from(size(500, 2000)).unwrap(),
+        ..Load::default()
+    };
+    let flow = row.flow(&load);
+    let rounds = size(2, 20);
+    for round in 0..rounds {
+        // Any place will do, the same in each run.
+        let place = 1000 + round * 7919 % 50_000;
+        for mode in [Mode::CorruptToServer(place), Mode::CorruptToClient(place / 50), Mode::Reset] {
+            let (before, connections) = (row.sink(), proxy.connections());
+            proxy.set(mode);
+            if mode == Mode::Reset {
+                proxy.set(Mode::Delay(Duration::from_millis(30)));
+            }
+            // A connection that is idle and breaks need not be made again.
+            wait(&format!("{mode:?} to take effect"), || {
+                !proxy.will_corrupt() && (mode != Mode::Reset || proxy.connections() > connections)
+            });
+            let before = before["delivered"].as_u64().unwrap();
+            row.wait_sink("deliveries to go on", |sink| {
+                sink["state"] == "connected"
+                    && sink["delivered"].as_u64().is_some_and(|now| now > before)
+            });
+            proxy.set(Mode::Pass);
+        }
+    }
+    let sent = [first_ten(), row.ended(flow)];
+    // A client that opens several connections for one may lose several at once.
+    nothing_lost(row, &sent, usize::try_from(rounds * 3).unwrap() * 2);
+}
+
+/// A case of F16: the sink says these words and delivers nothing; then the cause goes, and everything arrives.
+fn told(
+    row: &mut Row<'_>,
+    sent: &mut Vec<Delivered>,
+    words: &[&str],
+    mend: impl FnOnce(&mut Row<'_>),
+) {
+    sent.push(row.deliver(size(50, 2000)));
+    row.wait_sink(&format!("the words {words:?}"), |sink| {
+        let error = sink["last_error"].as_str().unwrap_or_default().to_lowercase();
+        words.iter().any(|words| error.contains(words))
+    });
+    let sink = row.sink();
+    assert!(sink["waiting"].as_u64().is_some_and(|n| n >= size(50, 2000)), "{sink:#}");
+    assert!(!sink["last_error"].as_str().unwrap().contains('\n'), "one line: {sink:#}");
+    mend(row);
+    row.wait_all_delivered();
+}
+
+/// F16. Certificates that are wrong, and are put right while events wait.
+pub(crate) fn certificates(row: &mut Row<'_>) {
+    let proxy = row.broker.secure_proxy();
+    let trusted = row.folder.join("trusted.pem");
+    let trust = |authority: &Authority| fs::copy(authority.certificate(), &trusted).unwrap();
+    let stranger = Authority::new();
+    trust(&stranger);
+    row.broker.keep(&row.place, "#");
+    let configure = |row: &mut Row<'_>, port: u16, trusted: &Path, more: &[(&str, &str)]| {
+        let secure = row.broker.secure_parameters(port, trusted);
+        let mut all: Vec<(&str, &str)> = secure.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        all.extend([("reconnect-refused-ms", "1000")]);
+        all.extend(more);
+        row.configure_by(port, &all);
+    };
+    configure(row, proxy.port(), &trusted, &[]);
+    row.host.load().expect("the module loads");
+    let mut sent = Vec::new();
+
+    // Of an authority that nobody knows; the file is replaced, and a reload reads it again.
+    told(row, &mut sent, &["no authority", "certificate"], |row| {
+        trust(row.broker.authority());
+        let answer = row.host.api("rustbridge reload");
+        assert!(answer.starts_with("+OK"), "{answer}");
+    });
+
+    // A broker with a certificate that is over, which then gets a new one.
+    row.broker.certify(-1);
+    row.broker.kill();
+    row.broker.start_again();
+    told(row, &mut sent, &["expired", "certificate verify failed"], |row| {
+        row.broker.certify(2);
+        row.broker.kill();
+        row.broker.start_again();
+    });
+
+    // A line that takes the connection and says nothing: the handshake hangs.
+    proxy.set(Mode::Blackhole);
+    proxy.drop_connections(true);
+    sent.push(row.deliver(size(50, 2000)));
+    if row.broker.kind() == Kind::RabbitMq {
+        row.wait_sink("the handshake to be given up", |sink| {
+            sink["last_error"].as_str().is_some_and(|error| error.contains("TLS handshake"))
+        });
+    }
+    proxy.set(Mode::Pass);
+    // What was held then is of no use to anyone.
+    proxy.drop_connections(true);
+    row.wait_all_delivered();
+
+    // A name that the certificate does not carry, and a configuration that says the right one.
+    if row.broker.kind() == Kind::RabbitMq {
+        configure(row, proxy.port(), &trusted, &[("tls-server-name", "broker.example")]);
+        row.host.api("rustbridge reload");
+        told(row, &mut sent, &["broker.example"], |row| {
+            configure(row, proxy.port(), &trusted, &[]);
+            row.host.api("rustbridge reload");
+        });
+    }
+
+    // Files that are replaced while all is well: the reload connects anew, and costs nothing.
+    let flow = row.flow(&Load { count: 1_000_000, rate: 500, ..Load::default() });
+    for _ in 0..size(2, 10) {
+        let connections = proxy.connections();
+        trust(row.broker.authority());
+        row.host.api("rustbridge reload");
+        wait("a new connection", || proxy.connections() > connections);
+        row.wait_sink("the connection", |sink| sink["state"] == "connected");
+    }
+    sent.push(row.ended(flow));
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    assert_eq!(dropped(&sink), 0, "{sink:#}");
+    row.judge(&sent, 0, 1024 * 8);
+}
