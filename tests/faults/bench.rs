@@ -110,6 +110,8 @@ impl Row<'_> {
         let mut parameters = self.broker.parameters(&self.place, port);
         parameters.push(("bulk-events".into(), "HEARTBEAT".into()));
         parameters.push(("reconnect-max-ms".into(), "400".into()));
+        // Room for whatever a slow machine lets come together: how a spool fills is another matter.
+        parameters.push(("spool-max-bytes".into(), (16_u64 << 30).to_string()));
         for (name, value) in more {
             parameters.retain(|(known, _)| known != name);
             parameters.push(((*name).to_owned(), (*value).to_owned()));
