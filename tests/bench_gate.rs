@@ -6,6 +6,12 @@
 //! times those of the copy something takes. The limits are generous: a fifth above what is measured and more, for other
 //! processors, for which the C library's copying has other instructions. `make bench-gate` runs this alone.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a helper of a test fails by panicking"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -99,7 +99,7 @@ impl PlainAmqp {
             }
             self.received.drain(..self.at);
             self.at = 0;
-            let mut chunk = [0; 65536];
+            let mut chunk = [0; 16_384];
             let read = self.stream.read(&mut chunk).expect("the broker answers");
             assert!(read > 0, "the broker has closed the connection");
             self.received.extend_from_slice(&chunk[..read]);

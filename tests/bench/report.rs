@@ -205,7 +205,8 @@ pub fn write() {
             continue;
         };
         let Some(from) = text.find(&begin).map(|at| at + begin.len()) else { continue };
-        let to = from + text[from..].find("<!-- end -->").expect("results have an end");
+        let rest = text.get(from..).unwrap_or_default();
+        let to = from + rest.find("<!-- end -->").expect("results have an end");
         text.replace_range(from..to, &table(&found));
         println!("{suite}: {}", page.display());
     }

@@ -83,14 +83,13 @@ fn publisher_calls(stand: &mut Stand, count: u64, rate: Option<u32>) -> Option<f
         text.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
     });
     let before = stand.sink("delivered");
-    match rate {
-        Some(rate) => drop(stand.deliver(count, rate)),
-        None => {
-            stand.switch().api("rustbridge pause out");
-            stand.deliver(count, 0);
-            stand.wait_for("waiting", count);
-            stand.switch().api("rustbridge resume out");
-        }
+    if let Some(rate) = rate {
+        stand.deliver(count, rate);
+    } else {
+        stand.switch().api("rustbridge pause out");
+        stand.deliver(count, 0);
+        stand.wait_for("waiting", count);
+        stand.switch().api("rustbridge resume out");
     }
     wait_until(LIMIT, "all events to be delivered", || stand.sink("delivered") - before >= count);
     let ended = Command::new("kill").args(["-INT", &strace.id().to_string()]).status();
