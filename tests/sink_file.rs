@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: MIT
 //! The file sink on a real disk: rotation, compression, what is kept, and what it leaves alone.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::case_sensitive_file_extension_comparisons,
+    clippy::mem_forget,
+    reason = "a helper of a test fails by panicking, and the sink's own names are in small letters"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;

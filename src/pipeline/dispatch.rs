@@ -66,7 +66,7 @@ impl Target {
     }
 }
 
-/// An event on its way to the sinks. Dropped by a panic, it completes their accounts: each sink is offered each event once, and
+/// An event on its way to the sinks. Dropped half way, by a panic, it completes their accounts: each sink is offered each event once, and
 /// one that wanted it and did not get it has lost it.
 struct Unfinished<'d> {
     dispatch: &'d Dispatch,
@@ -78,16 +78,8 @@ struct Unfinished<'d> {
 }
 
 impl Unfinished<'_> {
-    /// All went well.
-    #[inline]
-    fn finish(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Unfinished<'_> {
     #[cold]
-    fn drop(&mut self) {
+    fn complete(&self) {
         for (position, target) in self.dispatch.targets.iter().enumerate() {
             if position >= self.counted {
                 target.ring.account().offered();
@@ -95,6 +87,15 @@ impl Drop for Unfinished<'_> {
                 continue;
             }
             target.ring.refuse(self.kind, DropReason::Panic);
+        }
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.wanted != 0 || self.counted < self.dispatch.targets.len() {
+            self.complete();
         }
     }
 }
@@ -174,7 +175,7 @@ impl Dispatch {
         }
         let wanted = open.wanted;
         if wanted == 0 {
-            return open.finish();
+            return;
         }
         let mut record = self.pool.take();
         // The pool gives out records that nobody else holds.
@@ -184,8 +185,9 @@ impl Dispatch {
             self.each(wanted, |_, ring| {
                 ring.refuse(kind, DropReason::Oversize);
             });
+            open.wanted = 0;
             self.pool.release(record);
-            return open.finish();
+            return;
         }
         let mut rest = Some(record);
         self.each(wanted, |position, ring| {
@@ -198,7 +200,6 @@ impl Dispatch {
                 self.pool.release(record);
             }
         });
-        open.finish();
     }
 
     /// Puts a message of an application's into the queue of one sink. For any thread.

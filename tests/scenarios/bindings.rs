@@ -80,8 +80,8 @@ fn a_binding_to_one_live_call_gets_what_the_core_tells_of_it() {
             .iter()
             .map(|message| {
                 let event = message.json();
-                let text = |name: &str| event[name].as_str().unwrap().to_owned();
-                (text("Event-Sequence"), text("Event-Name"))
+                let member = |name: &str| event[name].as_str().unwrap().to_owned();
+                (member("Event-Sequence"), member("Event-Name"))
             })
             .collect();
         assert_eq!(told, got);
@@ -90,10 +90,10 @@ fn a_binding_to_one_live_call_gets_what_the_core_tells_of_it() {
                 *names.entry(name.as_str()).or_default() += 1;
                 names
             });
-        let once: BTreeSet<&str> =
+        let single: BTreeSet<&str> =
             names.iter().filter(|(_, count)| **count == 1).map(|(name, _)| *name).collect();
         for name in ["CHANNEL_CREATE", "CHANNEL_ANSWER", "CHANNEL_PARK", "CHANNEL_DESTROY"] {
-            assert!(once.contains(name), "{name}: {names:?}");
+            assert!(single.contains(name), "{name}: {names:?}");
         }
     });
 }

@@ -158,7 +158,7 @@ pub(super) fn left_over(current: &Path, own: &OwnNames<'_>) -> Vec<PathBuf> {
             log::warn!("cannot delete the unfinished {}: {error}", path.display());
         }
     }
-    others(current, |name| own.is_past(name) && !name.ends_with(".gz"))
+    others(current, |name| own.is_past(name) && name.strip_suffix(".gz").is_none())
 }
 
 #[cfg(test)]
