@@ -7,6 +7,8 @@
 exec 3<&0
 setsid "$@" </dev/null >"${LEASH_OUTPUT:-/dev/null}" 2>&1 3<&- &
 group=$!
+# What ends the test (Ctrl-C, a time limit) is often sent to all that it started: who watches must outlive that.
+trap '' HUP INT TERM
 echo "$group"
 exec >/dev/null 2>&1
 (cat <&3 >/dev/null; kill -s KILL -- "-$group" 2>/dev/null) &
