@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! What is published arrives as it should.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mod_rustbridge::config::amqp::Declare;
 use mod_rustbridge::sink::{Class, Sink};
@@ -264,15 +264,34 @@ fn closing_says_goodbye_and_leaves_nothing_unsent() {
     );
 }
 
+/// As when the machine was suspended, or so busy that the publisher was not run: the broker has spoken meanwhile, and that counts.
+#[test]
+fn a_publisher_that_was_held_up_does_not_take_that_for_the_brokers_silence() {
+    let test = "a_publisher_that_was_held_up_does_not_take_that_for_the_brokers_silence";
+    let Some(node) = shared(test) else { return };
+    let mut config = config(node.port(), "held up");
+    config.heartbeat = Duration::from_secs(2);
+    let mut publisher = Publisher::connected(config);
+    publisher.publish(0..1, plain).unwrap();
+    // More than the two heartbeats after which a broker is silent, and less than the broker grants us.
+    let until = Instant::now() + Duration::from_millis(4_200);
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
+    if let Err(error) = publisher.poll(Duration::from_millis(100)) {
+        assert!(!error.to_string().contains("without a byte"), "{error}");
+    }
+}
+
 #[test]
 fn an_idle_connection_is_kept_alive_by_heartbeats() {
     let Some(node) = shared("an_idle_connection_is_kept_alive_by_heartbeats") else { return };
     let mut config = config(node.port(), "idle");
-    config.heartbeat = Duration::from_secs(2);
+    config.heartbeat = Duration::from_secs(5);
     let mut publisher = Publisher::connected(config);
     publisher.publish(0..1, plain).unwrap();
-    // More than four heartbeats: without ours the broker would end the connection, without its own we would.
-    publisher.poll(Duration::from_secs(9)).unwrap();
+    // More than two heartbeats: without ours the broker would end the connection, without its own we would.
+    publisher.poll(Duration::from_secs(12)).unwrap();
     publisher.publish(1..2, plain).unwrap();
     assert_eq!(publisher.delivered.len(), 2);
     publisher.close();

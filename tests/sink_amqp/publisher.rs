@@ -13,6 +13,8 @@ use mod_rustbridge::event::{Class, EventKind, EventNames, Index, Record};
 use mod_rustbridge::sink::amqp::AmqpSink;
 use mod_rustbridge::sink::{self, Interrupt, Outcome, Sink, SinkError};
 
+use crate::support::wait_until;
+
 /// Longer than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -109,6 +111,11 @@ impl Publisher {
         self.tags.clear();
         self.open.clear();
         self.sink.open(Instant::now() + PATIENCE)
+    }
+
+    /// Opens again and again until it works, as the module does: a broker that has just begun may still close connections.
+    pub(crate) fn reopen(&mut self) {
+        wait_until(PATIENCE, "the broker to take a connection", || self.open().is_ok());
     }
 
     pub(crate) fn in_flight(&self) -> usize {

@@ -224,8 +224,11 @@ impl Session {
         if saturated && !self.pace.pause.is_zero() {
             self.wire.wait_deaf(until.min(start + self.pace.pause))?;
         }
-        // A budget of nothing is for a look at what is there.
-        let mut readable = budget.is_zero() || (saturated && !self.pace.pause.is_zero());
+        // A budget of nothing is for a look at what is there. And who was held up for long must not take the broker's heartbeats,
+        // which lie there unread, for its silence.
+        let mut readable = budget.is_zero()
+            || (saturated && !self.pace.pause.is_zero())
+            || self.wire.seems_silent(start);
         loop {
             if readable {
                 self.receive(outcomes, lessons)?;

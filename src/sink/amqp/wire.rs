@@ -268,6 +268,11 @@ impl Wire {
         Ok(())
     }
 
+    /// Whether nothing was read for two heartbeats.
+    pub(super) fn seems_silent(&self, now: Instant) -> bool {
+        self.heartbeat.is_dead(now)
+    }
+
     /// When [`beat`](Self::beat) has to be called again.
     pub(super) fn next_beat(&self) -> Option<Instant> {
         self.heartbeat.next(!self.stuck)
