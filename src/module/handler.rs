@@ -68,7 +68,9 @@ impl Handler {
     }
 
     /// Waits until every event that was fired before this call has come, or until `deadline`. So
-    /// that the last hangup before a shutdown is not left in the core's queue.
+    /// that the last hangup before a shutdown is not left in the core's queue. With several dispatch
+    /// threads an event that another one has taken just before may still be on its way; unbinding,
+    /// which comes next, waits for that.
     ///
     /// Not for a callback.
     pub(super) fn catch_up(&self, deadline: Instant) {

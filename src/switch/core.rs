@@ -72,10 +72,11 @@ impl Core {
         })
     }
 
-    /// Fires a CUSTOM event without headers of its own. It comes to handlers behind every event
-    /// that was fired before it.
+    /// Fires a CUSTOM event without headers of its own. The core's queue gives it to a dispatch thread
+    /// behind every event that was fired before it.
     ///
-    /// Never from a callback: the core's queue may be full, and callbacks empty it.
+    /// Never from a callback: the core's queue may be full, and callbacks empty it. Then it waits, as
+    /// every thread of the core that fires an event does.
     ///
     /// # Errors
     ///
