@@ -15,7 +15,6 @@ mod support;
 
 use std::env;
 use std::fmt::Write as _;
-use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -228,8 +227,14 @@ fn main() -> ExitCode {
         for bootstrap in kafka.iter().map(Kafka::bootstrap) {
             println!("Kafka: kcat -C -b {bootstrap} -t fs.events");
         }
-        let mut byte = [0];
-        while matches!(std::io::stdin().read(&mut byte), Ok(1)) {}
+        let input = std::thread::Builder::new()
+            .name("input".into())
+            .spawn(|| drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink())))
+            .expect("a thread can be started");
+        while !input.is_finished() {
+            follow(&mut places, Duration::from_millis(500), Duration::from_secs(2));
+        }
+        input.join().expect("it only reads");
     }
     if let Err(error) = switch.unload() {
         println!("unload: {error}");
