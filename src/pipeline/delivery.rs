@@ -141,7 +141,9 @@ impl Publisher {
                         // Its slot in the sink's numbering was not used.
                         Class::Reject => {
                             self.note_told(&item);
-                            self.bury(item, &error.to_string());
+                            let mut front = VecDeque::new();
+                            self.bury(item, &error.to_string(), &mut front);
+                            self.put_in_front(front);
                             continue;
                         }
                         Class::Busy => self.head.push_front(item),
@@ -201,20 +203,27 @@ impl Publisher {
             }
         }
         self.outcomes = outcomes;
-        // Each goes in front of what waits, so that the last one to be sent is the first to be put there.
-        refused.sort_unstable_by_key(|(tag, ..)| std::cmp::Reverse(*tag));
+        // In the order in which they were sent, in front of what waits.
+        refused.sort_unstable_by_key(|(tag, ..)| *tag);
+        let mut front = VecDeque::new();
         for (_, item, reason, is_for_good) in refused {
             if is_for_good {
-                self.bury(item, &reason);
+                self.bury(item, &reason, &mut front);
             } else {
-                self.retry(item, &reason);
+                self.retry(item, &reason, &mut front);
             }
         }
+        self.put_in_front(front);
         while let Some(settled) = self.window.pop_settled() {
             if let Some(item) = settled {
                 self.deliver(item);
             }
         }
+    }
+
+    fn put_in_front(&mut self, mut front: VecDeque<Item>) {
+        front.append(&mut self.head);
+        self.head = front;
     }
 
     fn deliver(&mut self, item: Item) {
@@ -226,20 +235,20 @@ impl Publisher {
     }
 
     /// The broker could not take it this time.
-    fn retry(&mut self, mut item: Item, reason: &str) {
+    fn retry(&mut self, mut item: Item, reason: &str, front: &mut VecDeque<Item>) {
         item.attempts += 1;
         if item.attempts >= self.settings.max_attempts {
-            self.bury(item, reason);
+            self.bury(item, reason, front);
             return;
         }
         self.board.error(reason);
         let wait = Duration::from_millis(25).saturating_mul(1 << item.attempts.min(6));
         self.hold_until = Some(Instant::now() + wait);
-        self.head.push_front(item);
+        front.push_back(item);
     }
 
-    /// The broker will never take it: to the dead letters. Those behind it go on.
-    fn bury(&mut self, item: Item, reason: &str) {
+    /// The broker will never take it: to the dead letters. Those behind it go on. What is sent in its place goes to `front`.
+    fn bury(&mut self, item: Item, reason: &str, front: &mut VecDeque<Item>) {
         // Reasons name keys and exchanges, so each may be news: the log gets one in a while.
         let is_news = self.board.error(reason);
         if is_news && self.told_dead.is_none_or(|told| told.elapsed() >= TELL_DEAD_EVERY) {
@@ -259,6 +268,9 @@ impl Publisher {
         self.ring.account().dead(1);
         let settings = Arc::clone(&self.settings);
         let boot = item.boot.clone().unwrap_or_else(|| Arc::clone(&settings.boot));
+        // The hole that it leaves in the stream is told as well.
+        let gap = Gap::dead(item.stamp.seq, item.record.kind());
+        front.push_back(gap.into_item(&settings.names, &boot, &settings.name));
         if let Some(dead_letters) = &settings.dead_letters {
             self.index.read(&item.record);
             let message = Outgoing {
@@ -280,7 +292,7 @@ impl Publisher {
                 letter.to_publish_record(destination, &settings.node, &settings.names).ok()
             });
             if let Some(record) = copy {
-                self.head.push_front(Item {
+                front.push_back(Item {
                     stamp: item.stamp,
                     record: Arc::new(record),
                     boot: Some(Arc::clone(&boot)),
@@ -290,9 +302,6 @@ impl Publisher {
             }
             dead_letters.put(letter);
         }
-        // The hole that it leaves in the stream is told as well.
-        let gap = Gap::dead(item.stamp.seq, item.record.kind());
-        self.head.push_front(gap.into_item(&settings.names, &boot, &settings.name));
         self.buried.push(item);
     }
 

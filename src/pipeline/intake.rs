@@ -116,10 +116,13 @@ impl Publisher {
         };
         let is_away = self.down_since.is_some_and(|since| since.elapsed() >= SPILL_AFTER)
             || self.blocked_since.is_some_and(|since| since.elapsed() >= SPILL_AFTER);
-        if store.is_always() || !store.is_empty() {
-            self.spill();
-        } else if is_away || self.paused {
+        let rests = is_away || self.paused;
+        let goes_by_disk = rests || store.is_always() || !store.is_empty();
+        if rests && store.trouble().is_none() {
+            // Also when the spool holds something already: what came before that waits in memory alone.
             self.park();
+        }
+        if goes_by_disk {
             self.spill();
         } else if self.is_filling() {
             self.spill();
