@@ -122,9 +122,7 @@ impl Publisher {
             // Also when the spool holds something already: what came before that waits in memory alone.
             self.park();
         }
-        if goes_by_disk {
-            self.spill();
-        } else if self.is_filling() {
+        if goes_by_disk || self.is_filling() {
             self.spill();
         } else if self.head.len() + self.tail.len() > SPILL_EVENTS {
             let room = SPILL_EVENTS.saturating_sub(self.head.len());
