@@ -79,7 +79,9 @@ pub(crate) fn faults_in_any_order(row: &mut Row<'_>) {
         }
     }
     let grown = resident(row).saturating_sub(settled);
-    assert!(grown < 64 << 20, "{grown} bytes more than after three incidents, now {incidents}");
+    // The pool keeps the records of the deepest backlog so far: at the most 16 384 of 8 KiB, and the last may have been the deepest.
+    let bound = (128 + 64) << 20;
+    assert!(grown < bound, "{grown} bytes more than after three incidents, now {incidents}");
     let sent = [first_ten(), row.ended(flow)];
     let sink = row.wait_all_delivered();
     assert_balanced(&sink);
