@@ -17,13 +17,15 @@ pub(crate) fn unloaded(row: &mut Row<'_>) {
     row.broker.kill();
     row.wait_loss();
     let waiting = row.deliver(size(20_000, 100_000));
-    let sink = row.sink();
-    assert_eq!(sink["waiting"], waiting.count, "{sink:#}");
+    // On its way to disk a message is counted in both places for a moment.
+    row.wait_sink("all of them to wait", |sink| sink["waiting"] == waiting.count);
     let before = Instant::now();
     row.host.unload().expect("the module unloads");
     let took = before.elapsed();
     // `shutdown-timeout-ms` is 5000.
-    assert!(took < Duration::from_millis(5100), "the unload took {took:?}");
+    // A busy machine may be late; at the large size it is held to the tenth of a second.
+    let late = Duration::from_millis(size(3000, 100));
+    assert!(took < Duration::from_secs(5) + late, "the unload took {took:?}");
     row.host.load().expect("the module loads again");
     let sink = row.wait_sink("the spool to be read", |sink| {
         sink["recovered"].as_u64().is_some_and(|n| n > 0)
