@@ -221,9 +221,11 @@ impl Publisher {
         }
     }
 
-    fn put_in_front(&mut self, mut front: VecDeque<Item>) {
-        front.append(&mut self.head);
-        self.head = front;
+    /// Puts these before all that waits. What waits is not moved for it: as a rule there are none.
+    fn put_in_front(&mut self, front: VecDeque<Item>) {
+        for item in front.into_iter().rev() {
+            self.head.push_front(item);
+        }
     }
 
     fn deliver(&mut self, item: Item) {
