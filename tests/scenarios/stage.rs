@@ -295,10 +295,12 @@ pub(crate) fn is_balanced(sink: &Value) -> bool {
         == n("filtered") + n("delivered") + dropped(sink) + n("dead") + n("waiting")
 }
 
-/// Waits until the switch is quiet: nothing waits in any sink, and each account is balanced.
+/// Waits until the switch is quiet: nothing waits in any sink, and each account is balanced. Each look is an event that waits
+/// for its confirm too, so that a slow disk below a broker needs longer and longer pauses between looks.
 pub(crate) fn wait_balanced(switch: &mut dyn Switch) -> Vec<Value> {
     let mut last = Vec::new();
-    let end = Instant::now() + LIMIT;
+    let mut pause = Duration::from_millis(50);
+    let end = Instant::now() + LIMIT * 2;
     loop {
         let all = statuses(switch);
         if all.iter().all(|sink| number(sink, "waiting") == 0 && is_balanced(sink)) {
@@ -306,7 +308,8 @@ pub(crate) fn wait_balanced(switch: &mut dyn Switch) -> Vec<Value> {
         }
         assert!(Instant::now() < end, "not quiet: {all:#?}, before: {last:#?}");
         last = all;
-        std::thread::park_timeout(Duration::from_millis(50));
+        std::thread::park_timeout(pause);
+        pause = (pause * 3 / 2).min(Duration::from_secs(3));
     }
 }
 

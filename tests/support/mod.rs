@@ -137,15 +137,18 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Waits until `condition` gives something, or panics with `what` when `limit` has passed.
+/// Waits until `condition` gives something, or panics with `what` when `limit` has passed. It looks less and less often: a
+/// command in a switch is an event as well, and who asks faster than a broker confirms never finds that nothing waits.
 pub fn wait_for<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
+    let mut pause = Duration::from_millis(10);
     loop {
         if let Some(value) = condition() {
             return value;
         }
         assert!(Instant::now() < end, "waited {limit:?} in vain for {what}");
-        thread::park_timeout(Duration::from_millis(10));
+        thread::park_timeout(pause);
+        pause = (pause * 5 / 4).min(Duration::from_millis(250));
     }
 }
 
