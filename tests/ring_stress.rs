@@ -47,7 +47,7 @@ fn produce(number: u16, ring: &Ring, pool: &Pool) -> u64 {
         if ring.admit(kind, class) == Admission::Full {
             continue;
         }
-        let mut record = pool.take();
+        let mut record = pool.take().expect("there is memory");
         let own = Arc::get_mut(&mut record).expect("a record from the pool is nobody else's");
         own.begin(kind, class, None);
         own.header(b"Event-Sequence", &event.to_le_bytes());

@@ -15,4 +15,4 @@ pub mod selection;
 
 pub use index::{Index, Value};
 pub use kind::{Class, EventKind, EventNames};
-pub use record::{DecodeError, Record};
+pub use record::{DecodeError, Record, Uncopied};

@@ -82,6 +82,17 @@ pub struct Record {
     /// nothing but a copy, and whoever copies may write a little beyond what he counts.
     bytes: Vec<u8>,
     used: usize,
+    /// Something is missing: there was no memory for it.
+    cut: bool,
+}
+
+/// Why an event could not be copied.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Uncopied {
+    /// It is larger than it may be.
+    TooLarge,
+    /// The system has no memory for it.
+    NoMemory,
 }
 
 /// Why stored bytes are not a record.
@@ -111,7 +122,14 @@ impl Record {
             headers: 0,
             bytes: vec![0; capacity],
             used: 0,
+            cut: false,
         }
+    }
+
+    /// The same, or none when there is no memory for it.
+    pub fn try_with_capacity(capacity: usize) -> Option<Self> {
+        let mut record = Self::default();
+        (capacity == 0 || record.extend_to(capacity)).then_some(record)
     }
 
     /// Writes to every page of the buffer, so that the first event in it finds them there: a page
@@ -125,6 +143,7 @@ impl Record {
     #[inline]
     pub fn begin(&mut self, kind: EventKind, class: Class, subclass: Option<&[u8]>) {
         self.used = 0;
+        self.cut = false;
         self.kind = kind;
         self.class = class;
         self.headers = 0;
@@ -173,17 +192,39 @@ impl Record {
         if end > self.bytes.len() {
             self.grow(bytes.len());
         }
-        if let Some(room) = self.bytes.get_mut(self.used..end) {
-            room.copy_from_slice(bytes);
-            self.used = end;
+        match self.bytes.get_mut(self.used..end) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.used = end;
+            }
+            None => self.cut = true,
         }
     }
 
-    /// Makes room for `more` bytes, and for some beyond.
+    /// Makes room for `more` bytes, and for some beyond. Where the system has no memory there is less: what is appended then is
+    /// left out, and the record [is cut](Self::is_cut).
     #[cold]
     pub fn grow(&mut self, more: usize) {
-        let wanted = (self.used + more).max(self.bytes.len() * 2).max(64);
-        self.bytes.resize(wanted, 0);
+        let least = self.used + more;
+        let wanted = least.max(self.bytes.len() * 2).max(64);
+        if !self.extend_to(wanted) {
+            self.extend_to(least);
+        }
+    }
+
+    /// An allocation that fails would end the whole switch, so none here may.
+    fn extend_to(&mut self, len: usize) -> bool {
+        let more = len.saturating_sub(self.bytes.len());
+        let has_room = self.bytes.try_reserve_exact(more).is_ok();
+        if has_room {
+            self.bytes.resize(len, 0);
+        }
+        has_room
+    }
+
+    /// Whether something was left out for want of memory. Such a record is no event.
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// The unused rest of the buffer, for [`filled`](Self::filled).
@@ -268,10 +309,15 @@ impl Record {
         self.used
     }
 
-    /// The same in no more memory than it needs, or none when that would not be much less.
+    /// The same in no more memory than it needs, or none when that would not be much less, or there is none.
     pub fn packed(&self) -> Option<Self> {
-        (self.used + self.used / 4 < self.bytes.len())
-            .then(|| Self { bytes: self.bytes().to_vec(), ..*self })
+        if self.used + self.used / 4 >= self.bytes.len() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(self.used).ok()?;
+        bytes.extend_from_slice(self.bytes());
+        Some(Self { bytes, ..*self })
     }
 
     /// Bytes the buffer holds, used or not. What the pool counts.
@@ -354,6 +400,8 @@ impl Record {
             name => names.kind(name).unwrap_or(EventKind::UNKNOWN),
         };
         self.class = Class::from_number(class);
+        // Not for a dispatch thread, and not to be lost: without memory this ends the switch, as it does everywhere else.
+        self.bytes.resize(self.bytes.len().max(bytes.len()), 0);
         self.put(bytes);
         self.subclass_len = subclass_len;
         Ok((boot, reuse))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::config::delivery::ClassConfig;
 use crate::event::names::nearest;
 use crate::event::selection::{Coverage, Selection};
-use crate::event::{Class, EventKind, EventNames, Record};
+use crate::event::{Class, EventKind, EventNames, Record, Uncopied};
 use crate::queue::{Admission, DropReason, Pool, Ring};
 
 /// A sink as the dispatch threads see it.
@@ -126,8 +126,7 @@ impl Dispatch {
         &self.targets
     }
 
-    /// Takes an event in. `copy` writes it to a record and says how many bytes that took, or
-    /// stops beyond the maximum it is given; it is called at most once.
+    /// Takes an event in. `copy` writes it to a record, or stops beyond the maximum that it is given; it is called at most once.
     ///
     /// For dispatch threads: no lock, no system call, no allocation once the pool is warm.
     #[inline]
@@ -135,7 +134,7 @@ impl Dispatch {
         &self,
         kind: EventKind,
         subclass: impl FnOnce() -> Option<&'s [u8]>,
-        copy: impl FnOnce(&mut Record, Class, usize) -> Option<usize>,
+        copy: impl FnOnce(&mut Record, Class, usize) -> Result<(), Uncopied>,
     ) {
         let count = self.targets.len();
         let start = usize::from(kind.number()) * count;
@@ -177,19 +176,24 @@ impl Dispatch {
         if wanted == 0 {
             return;
         }
-        let mut record = self.pool.take();
+        let mut rest = self.pool.take();
         // The pool gives out records that nobody else holds.
-        let copied = Arc::get_mut(&mut record)
-            .and_then(|record| copy(record, dearest, self.max_event_bytes));
-        if copied.is_none() {
+        let record = rest.as_mut().and_then(Arc::get_mut);
+        let copied = record.map(|record| copy(record, dearest, self.max_event_bytes));
+        if let Some(reason) = match copied {
+            Some(Ok(())) => None,
+            Some(Err(Uncopied::TooLarge)) => Some(DropReason::Oversize),
+            Some(Err(Uncopied::NoMemory)) | None => Some(DropReason::NoMemory),
+        } {
             self.each(wanted, |_, ring| {
-                ring.refuse(kind, DropReason::Oversize);
+                ring.refuse(kind, reason);
             });
             open.wanted = 0;
-            self.pool.release(record);
+            if let Some(record) = rest {
+                self.pool.release(record);
+            }
             return;
         }
-        let mut rest = Some(record);
         self.each(wanted, |position, ring| {
             let class = classes.get(position).copied().unwrap_or(Class::Normal);
             // The last one wanted gets the record itself, the others a reference each.

@@ -270,7 +270,7 @@ impl Store {
         let mut last_boot: Option<Arc<str>> = None;
         for Stored { position, seq, payload, .. } in read.drain(..) {
             self.reading.push_back((position, false));
-            let mut record = pool.take();
+            let mut record = pool.take().unwrap_or_default();
             let restored = Arc::get_mut(&mut record)
                 .and_then(|record| record.restore(&self.names, &payload).ok());
             let Some((stored_boot, reuse)) = restored else {

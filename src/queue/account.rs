@@ -30,11 +30,13 @@ pub enum DropReason {
     Panic,
     /// Taken away by an operator (`dlq purge`).
     Purged,
+    /// The system had no memory to copy it to.
+    NoMemory,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::QueueFull,
         Self::Oversize,
         Self::Outdated,
@@ -44,6 +46,7 @@ impl DropReason {
         Self::Closed,
         Self::Panic,
         Self::Purged,
+        Self::NoMemory,
     ];
 
     /// The name in status, metrics and gap records.
@@ -58,6 +61,7 @@ impl DropReason {
             Self::Closed => "closed",
             Self::Panic => "panic",
             Self::Purged => "purged",
+            Self::NoMemory => "no-memory",
         }
     }
 

@@ -26,6 +26,8 @@ const NEAR: usize = 64;
 const TRIES: usize = 3;
 /// A record that grew beyond this is freed rather than kept: one huge event must not stay.
 const KEEP_BYTES: usize = 64 * 1024;
+/// What must be left when a record is made: more than its `Arc` takes.
+const TRIAL_BYTES: usize = 1024;
 /// Records up to this size are what all shall hold once one of them was needed.
 const LEARN_BYTES: usize = 32 * 1024;
 /// Ready records that are made larger in one round, so that a round stays short.
@@ -48,21 +50,32 @@ impl Pool {
         pool
     }
 
-    /// A record nobody else holds, emptied or not.
+    /// A record nobody else holds, emptied or not. None when the pool has run dry and the system has no memory.
     ///
     /// Called by dispatch threads: allocates only when the pool has run dry, and counts that.
     #[inline]
-    pub fn take(&self) -> Arc<Record> {
+    pub fn take(&self) -> Option<Arc<Record>> {
         for _ in 0..TRIES {
             let Some(mut record) = self.near.pop().or_else(|| self.free.pop()) else { break };
             if Arc::get_mut(&mut record).is_some() {
-                return record;
+                return Some(record);
             }
             // Whoever still holds it is about to let go: it goes to the back of the queue.
             drop(self.free.push(record));
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Record::with_capacity(self.record_bytes.load(Ordering::Relaxed)))
+        self.another()
+    }
+
+    /// A new record. An allocation that fails ends the process, and that of an `Arc` cannot be tried: so its few bytes, and some
+    /// more, are tried for on this thread just before, and given back for it.
+    #[cold]
+    fn another(&self) -> Option<Arc<Record>> {
+        let record = Record::try_with_capacity(self.record_bytes.load(Ordering::Relaxed))?;
+        let mut trial: Vec<u8> = Vec::new();
+        trial.try_reserve_exact(TRIAL_BYTES).ok()?;
+        drop(std::hint::black_box(trial));
+        Some(Arc::new(record))
     }
 
     /// Gives a record back. Of several holders the last one's goes to the pool.
@@ -147,7 +160,7 @@ mod tests {
     #[test]
     fn a_record_comes_back_only_when_its_last_holder_lets_go() {
         let pool = Pool::new(4, 1, 64);
-        let record = pool.take();
+        let record = pool.take().unwrap();
         let other = Arc::clone(&record);
         pool.release(record);
         assert_eq!(pool.ready(), 0);
@@ -159,7 +172,7 @@ mod tests {
     #[test]
     fn a_dry_pool_allocates_and_counts_it() {
         let pool = Pool::new(4, 1, 64);
-        let held = [pool.take(), pool.take()];
+        let held = [pool.take().unwrap(), pool.take().unwrap()];
         assert_eq!(pool.misses(), 1);
         for record in held {
             pool.release(record);
@@ -170,14 +183,14 @@ mod tests {
     #[test]
     fn ready_records_become_as_large_as_those_that_had_to_grow() {
         let pool = Pool::new(400, 300, 64);
-        let mut record = pool.take();
+        let mut record = pool.take().unwrap();
         Arc::get_mut(&mut record).unwrap().header(b"name", &[b'x'; 1000]);
         let size = record.capacity();
         pool.release(record);
         for _ in 0..10 {
             pool.top_up();
         }
-        let all: Vec<_> = (0..300).map(|_| pool.take()).collect();
+        let all: Vec<_> = (0..300).map(|_| pool.take().unwrap()).collect();
         assert!(all.iter().all(|record| record.capacity() >= size));
         assert_eq!(pool.misses(), 0);
     }
@@ -185,21 +198,21 @@ mod tests {
     #[test]
     fn a_record_that_was_in_use_meanwhile_does_not_come_back_small() {
         let pool = Pool::new(40, 20, 64);
-        let (mut record, in_use) = (pool.take(), pool.take());
+        let (mut record, in_use) = (pool.take().unwrap(), pool.take().unwrap());
         Arc::get_mut(&mut record).unwrap().header(b"name", &[b'x'; 1000]);
         let size = record.capacity();
         pool.release(record);
         pool.top_up();
         pool.release(in_use);
         pool.top_up();
-        let all: Vec<_> = (0..20).map(|_| pool.take()).collect();
+        let all: Vec<_> = (0..20).map(|_| pool.take().unwrap()).collect();
         assert!(all.iter().all(|record| record.capacity() >= size));
     }
 
     #[test]
     fn a_record_that_grew_huge_is_not_kept() {
         let pool = Pool::new(4, 1, 64);
-        let mut record = pool.take();
+        let mut record = pool.take().unwrap();
         Arc::get_mut(&mut record).unwrap().header(b"name", &vec![b'x'; KEEP_BYTES + 1]);
         pool.release(record);
         assert_eq!(pool.ready(), 0);

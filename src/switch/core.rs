@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 
 use super::{EventRef, SwitchError, text};
-use crate::event::{Class, EventKind, EventNames, Index, Record};
+use crate::event::{Class, EventKind, EventNames, Index, Record, Uncopied};
 use crate::ffi;
 
 /// What the module must know of the core it runs in.
@@ -145,8 +145,10 @@ pub fn self_test() -> Result<(), SwitchError> {
         return differs("another subclass name".into());
     }
     let mut record = Record::default();
-    if view.copy_to(&mut record, Class::Normal, 1 << 20).is_none() {
-        return differs("a header list without end".into());
+    match view.copy_to(&mut record, Class::Normal, 1 << 20) {
+        Ok(()) => {}
+        Err(Uncopied::TooLarge) => return differs("a header list without end".into()),
+        Err(Uncopied::NoMemory) => return Err(SwitchError::NoMemory),
     }
     let mut index = Index::default();
     index.read(&record);

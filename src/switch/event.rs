@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use super::copy::{Cursor, is};
 use super::text;
-use crate::event::{Class, EventKind, Record, known};
+use crate::event::{Class, EventKind, Record, Uncopied, known};
 use crate::ffi;
 
 /// An event that FreeSWITCH lends. The only place that reads fields of its structs.
@@ -44,12 +44,21 @@ impl<'e> EventRef<'e> {
         unsafe { text::bytes(self.raw().subclass_name) }
     }
 
-    /// Copies the event into `record`, in one pass over its headers. Returns how many bytes that
-    /// took, or stops and returns none when it would be more than `max`.
+    /// Copies the event into `record`, in one pass over its headers.
     ///
     /// No allocation as long as the record's buffer is large enough, no system call, no lock.
+    ///
+    /// # Errors
+    ///
+    /// When it would take more than `max` bytes, or the system has no memory for it. What the record holds is then nothing whole.
     #[inline]
-    pub fn copy_to(&self, record: &mut Record, class: Class, max: usize) -> Option<usize> {
+    pub fn copy_to(&self, record: &mut Record, class: Class, max: usize) -> Result<(), Uncopied> {
+        self.copy_up_to(record, class, max).ok_or(Uncopied::TooLarge)?;
+        if record.is_cut() { Err(Uncopied::NoMemory) } else { Ok(()) }
+    }
+
+    #[inline]
+    fn copy_up_to(&self, record: &mut Record, class: Class, max: usize) -> Option<()> {
         let event = self.raw();
         record.begin(self.kind(), class, self.subclass());
         let mut next = event.headers.cast_const();
@@ -72,7 +81,7 @@ impl<'e> EventRef<'e> {
             }
             record.body(body);
         }
-        Some(record.size())
+        Some(())
     }
 }
 

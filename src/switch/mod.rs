@@ -52,6 +52,9 @@ pub enum SwitchError {
          with ({0}): build the module against the headers of this FreeSWITCH"
     )]
     Layout(String),
+    /// An allocation failed.
+    #[error("the system has no memory left")]
+    NoMemory,
     /// The configuration could not be had.
     #[error("{0}")]
     Configuration(String),

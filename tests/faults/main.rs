@@ -69,6 +69,7 @@ rows! {
         f22_a_machine_without_time_costs_nothing = crate::strain::starved,
         f24_faults_in_any_order_cost_nothing = crate::mixture::faults_in_any_order;
     rabbitmq:
+        f23_without_memory_what_is_not_copied_is_counted_and_the_switch_goes_on = crate::strain::without_memory,
         f01_a_broker_killed_again_and_again_costs_nothing = crate::outage::killed_again_and_again,
         f02_events_of_an_outage_wait_on_disk_and_arrive = crate::outage::away_with_spool,
         f03_without_a_spool_what_is_dropped_is_counted_and_told = crate::outage::away_without_spool,

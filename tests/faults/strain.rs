@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Builder;
 
@@ -108,7 +109,7 @@ pub(crate) fn clock_jumps(row: &mut Row<'_>) {
 pub(crate) fn starved(row: &mut Row<'_>) {
     row.begin(&[("queue-capacity", "65536")]);
     let hog = is_large().then(|| {
-        let mut command = std::process::Command::new("chrt");
+        let mut command = Command::new("chrt");
         command.args(["--fifo", "10", "sh", "-c", "while :; do :; done"]);
         Leashed::start(&command, &row.folder.join("hog"))
     });
@@ -137,4 +138,50 @@ pub(crate) fn starved(row: &mut Row<'_>) {
     assert_balanced(&sink);
     assert_eq!(dropped(&sink), 0, "{sink:#}");
     row.judge(&[first_ten(), sent], 0, 1024);
+}
+
+/// F23. The system has no memory left for what waits: what cannot be copied is counted and told, and the switch goes on.
+///
+/// The limit is that of the process, so it is lifted before anything else is asked of it: only the callback promises to live
+/// without memory.
+pub(crate) fn without_memory(row: &mut Row<'_>) {
+    row.begin(&[("spool-mode", "off"), ("queue-max-bytes", "4294967296")]);
+    row.broker.kill();
+    row.wait_loss();
+    let pid = row.host.pid();
+    limit_memory(pid, Some(used_memory(pid) + (96 << 20)));
+    let large = Load { count: size(1000, 20_000), headers: 3000, ..Load::default() };
+    let without = row.host.deliver(&large);
+    limit_memory(pid, None);
+    let sink = row.sink();
+    assert_balanced(&sink);
+    let lost = sink["dropped"]["no-memory"].as_u64().unwrap();
+    assert!(lost > 0 && lost < without.count && lost == dropped(&sink), "{sink:#}");
+    assert_eq!(row.host.json("rustbridge status json")["module"]["faults"], 0);
+    row.broker.start_again();
+    row.wait_all_delivered();
+    let behind = row.deliver(200);
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    row.wait_sink("the gap record", |sink| sink["gaps"].as_u64().is_some_and(|gaps| gaps > 0));
+    let (_, stream) = row.judge(&[first_ten(), without, behind], lost, 1024);
+    assert_eq!(stream.reasons.get("no-memory"), Some(&lost), "{:?}", stream.reasons);
+}
+
+/// Bytes of address space that a process has in use.
+fn used_memory(pid: i32) -> u64 {
+    let sizes = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    let pages: u64 = sizes.split_whitespace().next().unwrap().parse().unwrap();
+    pages * 4096
+}
+
+fn limit_memory(pid: i32, bytes: Option<u64>) {
+    let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+    // The soft limit, which can be lifted again.
+    let limit = format!("--as={limit}:unlimited");
+    let set = Command::new("prlimit").args([&format!("--pid={pid}"), &limit]).status();
+    assert!(
+        set.is_ok_and(|status| status.success()),
+        "prlimit can be run: it comes with util-linux"
+    );
 }

@@ -164,7 +164,7 @@ fn a_record_that_is_taken_is_nobody_elses() {
     model(|| {
         // Two sinks release their shares of one event while a dispatch thread takes a record.
         let pool = Arc::new(Pool::new(2, 1, 16));
-        let mut record = pool.take();
+        let mut record = pool.take().expect("there is memory");
         Arc::get_mut(&mut record).unwrap().begin(EventKind::new(7), Class::Normal, None);
         let shares = [Arc::clone(&record), record];
         let told = Arc::new(Mutex::new(Vec::new()));
@@ -175,7 +175,7 @@ fn a_record_that_is_taken_is_nobody_elses() {
                 pool.release(record);
             })
         });
-        let mut taken = pool.take();
+        let mut taken = pool.take().expect("there is memory");
         let own = Arc::get_mut(&mut taken).expect("nobody else holds it");
         own.begin(EventKind::new(9), Class::Normal, None);
         for sink in sinks {
