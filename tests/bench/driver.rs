@@ -29,6 +29,7 @@ mod callback;
 mod growth;
 mod load;
 mod memory;
+mod outage;
 mod plain_amqp;
 mod plain_kafka;
 mod report;
@@ -55,6 +56,7 @@ const SUITES: &[(&str, Suite)] = &[
     ("file", throughput::file),
     ("memory", memory::run),
     ("spool", spool::run),
+    ("outage", outage::run),
     ("growth", growth::run),
     ("calls", callback::counts),
 ];

@@ -117,7 +117,8 @@ fn sip_calls_with_media_from_another_container_arrive() {
         "-c",
         // The scenario names its recording by a folder that Debian's package does not have.
         "mkdir -p /tmp/s/pcap && cp *.pcap /tmp/s/pcap && cd /tmp/s && \
-         sipp -sn uac_pcap -s echo -m 4 -r 2 -d 500 -timeout 60s fs1:5060 >/tmp/s/out 2>&1 || { tail -40 /tmp/s/out; exit 1; }",
+         sipp -sn uac_pcap -s echo -m 4 -r 2 -d 500 -timeout 60s $0:5060 >/tmp/s/out 2>&1 || { tail -40 /tmp/s/out; exit 1; }",
+        &node.alias,
     ]);
     whole_lives(&ground, Broker::RabbitMq, "sip", 4);
     whole_lives(&ground, Broker::Kafka, "sip", 4);
@@ -173,7 +174,8 @@ fn two_nodes_on_one_broker_stay_apart() {
         assert!(answer.contains("+OK n=1000"), "{answer}");
     }
     let connections = ground.rabbitmqctl(&["list_connections", "client_properties"]);
-    for node in ["fs1", "fs2"] {
+    let names = [first.alias.clone(), second.alias.clone()];
+    for node in &names {
         assert!(
             connections.contains(&format!("{node} rabbitmq")),
             "connection names: {connections}"
@@ -192,9 +194,9 @@ fn two_nodes_on_one_broker_stay_apart() {
             let seq = message.number("seq").expect("every message has a seq");
             streams.entry((header("node"), header("boot"))).or_default().push(seq);
         }
-        let nodes: Vec<&str> = streams.keys().map(|(node, _)| node.as_str()).collect();
+        let nodes: Vec<String> = streams.keys().map(|(node, _)| node.clone()).collect();
         let boots: BTreeSet<&String> = streams.keys().map(|(_, boot)| boot).collect();
-        assert_eq!((nodes.as_slice(), boots.len()), (["fs1", "fs2"].as_slice(), 2), "{broker:?}");
+        assert_eq!((nodes.as_slice(), boots.len()), (names.as_slice(), 2), "{broker:?}");
         for ((node, _), seqs) in &streams {
             assert_eq!(holes(1, seqs.iter().copied()), [0_u64; 0], "{broker:?} {node}");
         }

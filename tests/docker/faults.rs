@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::account;
 use crate::engine::{ask, docker};
-use crate::ground::{Broker, GENERATED, Ground, ground};
+use crate::ground::{Broker, GENERATED, Ground, ground_alone};
 use crate::node::Node;
 use crate::support::skips;
 use crate::support::switch::{Delivered, Load, Switch};
@@ -29,7 +29,7 @@ const LOAD: Load = Load {
 /// Generates events while `fault` happens to the broker and is undone, then requires all of them at the broker.
 fn survives(test: &str, broker: Broker, fault: impl FnOnce(&Ground, &mut Node<'_>)) {
     let test = format!("{test}_{}", broker.alias());
-    let Some(ground) = ground(&test) else { return };
+    let Some(ground) = ground_alone(&test) else { return };
     if broker == Broker::RabbitMq {
         drop(ground.consume(broker, &test));
     }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
-//! The network of a run with RabbitMQ, Kafka and a container for clients, which all tests share, one after the other.
+//! The network of a run with RabbitMQ, Kafka and a container for clients, which all tests share: some at a time, and those that
+//! stop a broker alone.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use crate::engine::{Run, ask, command, docker, inspect};
+use crate::engine::{Run, ask, command, docker};
 use crate::support::clients::{Consumer, Message};
 use crate::support::{Folder, root, wait_until};
 
@@ -97,10 +98,13 @@ pub struct Ground {
     begun: Instant,
 }
 
-static GROUND: Mutex<Option<Ground>> = Mutex::new(None);
+static GROUND: RwLock<Option<Ground>> = RwLock::new(None);
 
-/// The ground, alone: nobody else has it until the guard goes. None, and a note of it, where there is no run.
-pub struct Held(MutexGuard<'static, Option<Ground>>);
+/// The ground, with the brokers up for as long as this is held.
+pub struct Held(RwLockReadGuard<'static, Option<Ground>>);
+
+/// The ground, alone: nobody else has it until this goes, which sees to it that the brokers are up again.
+pub struct Alone(RwLockWriteGuard<'static, Option<Ground>>);
 
 impl std::ops::Deref for Held {
     type Target = Ground;
@@ -110,16 +114,48 @@ impl std::ops::Deref for Held {
     }
 }
 
-pub fn ground(test: &str) -> Option<Held> {
-    let run = Run::find()?;
-    let mut held = GROUND.lock().unwrap_or_else(PoisonError::into_inner);
-    if held.is_none() {
-        *held = Some(Ground::make(run));
+impl std::ops::Deref for Alone {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        self.0.as_ref().expect("the ground has been made")
     }
-    let held = Held(held);
-    println!("\n=== {test}, at {} s", held.begun.elapsed().as_secs());
-    held.heal();
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.heal();
+    }
+}
+
+/// The ground, for a test that leaves the brokers alone. None, and a note of it, where there is no run.
+pub fn ground(test: &str) -> Option<Held> {
+    make_once(Run::find()?);
+    let held = Held(GROUND.read().unwrap_or_else(PoisonError::into_inner));
+    held.tell(test);
     Some(held)
+}
+
+/// The same for a test that stops a broker, or keeps others from it.
+pub fn ground_alone(test: &str) -> Option<Alone> {
+    make_once(Run::find()?);
+    let held = Alone(GROUND.write().unwrap_or_else(PoisonError::into_inner));
+    held.tell(test);
+    Some(held)
+}
+
+fn make_once(run: Run) {
+    if GROUND.read().unwrap_or_else(PoisonError::into_inner).is_some() {
+        return;
+    }
+    let mut ground = GROUND.write().unwrap_or_else(PoisonError::into_inner);
+    if ground.is_none() {
+        let made = Ground::make(run);
+        for broker in Broker::ALL {
+            made.wait_up(broker);
+        }
+        *ground = Some(made);
+    }
 }
 
 impl Ground {
@@ -207,18 +243,22 @@ impl Ground {
         wait_until(UP, broker.alias(), || self.answers(broker));
     }
 
-    /// Undoes whatever an earlier test left behind.
+    fn tell(&self, test: &str) {
+        println!("\n=== {test}, at {} s", self.begun.elapsed().as_secs());
+    }
+
+    /// Undoes whatever a test left behind, whichever way it ended: so nothing in it may panic.
     fn heal(&self) {
         for broker in Broker::ALL {
             let name = self.broker(broker);
             drop(ask(&["unpause", &name]));
             drop(ask(&["start", &name]));
-            if inspect(&name, "{{len .NetworkSettings.Networks}}") == "0" {
-                self.connect(broker);
-            }
+            // Where it is connected already this is refused.
+            drop(self.try_connect(broker));
         }
-        for broker in Broker::ALL {
-            self.wait_up(broker);
+        let end = Instant::now() + UP;
+        while !Broker::ALL.into_iter().all(|broker| self.answers(broker)) && Instant::now() < end {
+            std::thread::park_timeout(Duration::from_millis(100));
         }
     }
 
@@ -227,14 +267,12 @@ impl Ground {
     }
 
     pub fn connect(&self, broker: Broker) {
-        docker(&[
-            "network",
-            "connect",
-            "--alias",
-            broker.alias(),
-            &self.network,
-            &self.broker(broker),
-        ]);
+        self.try_connect(broker).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn try_connect(&self, broker: Broker) -> Result<String, String> {
+        let name = self.broker(broker);
+        ask(&["network", "connect", "--alias", broker.alias(), &self.network, &name])
     }
 
     /// A command in the container of clients.

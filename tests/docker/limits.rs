@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::account;
 use crate::engine::{command, docker, inspect};
-use crate::ground::{Broker, GENERATED, ground, sink};
+use crate::ground::{Broker, GENERATED, ground, ground_alone, sink};
 use crate::node::Node;
 use crate::support::clients::Message;
 use crate::support::switch::{Load, Switch};
@@ -15,7 +15,8 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn a_memory_limit_is_kept_and_what_does_not_fit_is_counted() {
-    let Some(ground) = ground("a_memory_limit_is_kept_and_what_does_not_fit_is_counted") else {
+    let Some(ground) = ground_alone("a_memory_limit_is_kept_and_what_does_not_fit_is_counted")
+    else {
         return;
     };
     drop(ground.consume(Broker::RabbitMq, "memory"));

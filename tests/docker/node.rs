@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ pub fn configuration(node: &str, sinks: &[String]) -> String {
 }
 
 impl<'a> Node<'a> {
-    /// Starts one of the first FreeSWITCH image and waits until it answers. Its modules.conf.xml loads the module.
+    /// Starts one of the first FreeSWITCH image and waits until it answers. Its modules.conf.xml loads the module. On the network
+    /// its name begins with `alias`, and is nobody else's: other tests have nodes too.
     pub fn start(ground: &'a Ground, alias: &str, sinks: &[String]) -> Self {
         Self::with(ground, alias, sinks, &ground.run.test[0], &[])
     }
@@ -55,9 +57,11 @@ impl<'a> Node<'a> {
         image: &str,
         options: &[&str],
     ) -> Self {
-        let mut node = Self { ground, name: ground.run.name(alias), alias: alias.into() };
-        let text = configuration(alias, sinks);
-        ground.start(&node.name, image, alias, options, &[(CONFIGURATION, &text)], &[]);
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let alias = format!("{alias}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut node = Self { ground, name: ground.run.name(&alias), alias };
+        let text = configuration(&node.alias, sinks);
+        ground.start(&node.name, image, &node.alias, options, &[(CONFIGURATION, &text)], &[]);
         node.wait_up();
         node
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::account::{self, number};
 use crate::engine::{docker, inspect};
-use crate::ground::{Broker, GENERATED, ground};
+use crate::ground::{Broker, GENERATED, ground_alone};
 use crate::node::{GRACE_SECONDS, Node};
 use crate::support::switch::{Load, Switch};
 use crate::support::wait_until;
@@ -14,7 +14,8 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn events_from_before_the_brokers_are_up_arrive_once_they_are() {
-    let Some(ground) = ground("events_from_before_the_brokers_are_up_arrive_once_they_are") else {
+    let Some(ground) = ground_alone("events_from_before_the_brokers_are_up_arrive_once_they_are")
+    else {
         return;
     };
     drop(ground.consume(Broker::RabbitMq, "boot"));
@@ -49,7 +50,8 @@ fn events_from_before_the_brokers_are_up_arrive_once_they_are() {
 
 #[test]
 fn docker_stop_delivers_everything_within_its_grace_period() {
-    let Some(ground) = ground("docker_stop_delivers_everything_within_its_grace_period") else {
+    let Some(ground) = ground_alone("docker_stop_delivers_everything_within_its_grace_period")
+    else {
         return;
     };
     drop(ground.consume(Broker::RabbitMq, "stop"));
@@ -81,7 +83,8 @@ fn docker_stop_delivers_everything_within_its_grace_period() {
 
 #[test]
 fn what_a_killed_container_had_spooled_is_sent_by_the_next_one() {
-    let Some(ground) = ground("what_a_killed_container_had_spooled_is_sent_by_the_next_one") else {
+    let Some(ground) = ground_alone("what_a_killed_container_had_spooled_is_sent_by_the_next_one")
+    else {
         return;
     };
     drop(ground.consume(Broker::RabbitMq, "spool"));

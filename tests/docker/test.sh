@@ -125,9 +125,9 @@ export RUSTBRIDGE_DOCKER_RABBITMQ=$RABBITMQ_IMAGE RUSTBRIDGE_DOCKER_KAFKA=$KAFKA
 cd "$TREE"
 # In the background and waited for, since a shell that waits in the foreground acts on a signal only afterwards; and in a
 # process group of its own, so that the tests end with it and start nothing while what they started is removed.
-# The tests share one network and its brokers, so one at a time.
+# They wait most of the time, so two at once; those that stop a broker see to it that they are alone.
 # shellcheck disable=SC2086
-setsid cargo test --locked $DOCKER_TEST_FEATURES --test docker -- --test-threads=1 --nocapture "$@" &
+setsid cargo test --locked $DOCKER_TEST_FEATURES --test docker -- --test-threads=2 --nocapture "$@" &
 CARGO=$!
 status=0
 wait "$CARGO" || status=$?

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT
+//! A broker that goes and comes back: what the callback takes meanwhile, what waits in memory, how soon the first
+//! acknowledgement comes, and how fast the backlog goes.
+//!
+//! Between switch and broker stands a proxy, in both states alike, which can be told to refuse everyone. "Alive" and "dead" are
+//! measured in turn, in one load of the module, with the same events at the same rate.
+
+use std::time::{Duration, Instant};
+
+use crate::Effort;
+use crate::load::{Case, Stand};
+use crate::plain_amqp::PlainAmqp;
+use crate::results::Results;
+use crate::rounds::Series;
+use crate::support::kafka::Kafka;
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::rabbitmq::RabbitMq;
+use crate::support::skips;
+use crate::support::switch::Switch;
+
+/// Bytes that the queue of the sink may hold.
+const QUEUE_BYTES: f64 = 64.0 * 1024.0 * 1024.0;
+const MEBIBYTE: f64 = 1024.0 * 1024.0;
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// What the rounds found.
+#[derive(Default)]
+struct Found {
+    alive: [Series; 3],
+    dead: [Series; 3],
+    memory: Series,
+    first: Series,
+    steady: Series,
+    drained: Series,
+}
+
+const PARTS: [(&str, &str); 3] =
+    [("inside_p50", "p50"), ("inside_p99", "p99"), ("inside_p999", "p99.9")];
+
+/// A sink, and what stands between it and its broker.
+struct Sink<'p> {
+    kind: &'static str,
+    place: String,
+    proxy: &'p Proxy,
+}
+
+impl Sink<'_> {
+    fn line(&self, more: &str) -> String {
+        format!(
+            "<sink name=\"out\" type=\"{}\" events=\"CHANNEL_HANGUP_COMPLETE\">\
+             <param name=\"queue-capacity\" value=\"65536\"/><param name=\"queue-max-bytes\" value=\"{QUEUE_BYTES}\"/>\
+             <param name=\"normal-percent\" value=\"100\"/>{}{more}</sink>",
+            self.kind, self.place
+        )
+    }
+}
+
+/// Seconds until the module has delivered so many more than `before`.
+fn until_delivered(stand: &mut Stand, since: Instant, before: u64, more: u64) -> f64 {
+    while stand.sink("delivered") < before + more {
+        assert!(since.elapsed() < LIMIT, "{}", stand.switch().api("rustbridge status json"));
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    since.elapsed().as_secs_f64()
+}
+
+fn wait_connected(stand: &mut Stand) {
+    let since = Instant::now();
+    while stand.switch().json("rustbridge status json")["sinks"][0]["state"] != "connected" {
+        assert!(since.elapsed() < LIMIT, "{}", stand.switch().api("rustbridge status json"));
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// As many events as will wait on disk, from memory, with nothing in the way: the most that the broker takes.
+fn steady(stand: &mut Stand, backlog: u64) -> f64 {
+    wait_connected(stand);
+    stand.switch().api("rustbridge pause out");
+    stand.deliver(backlog, 0);
+    let before = stand.sink("delivered");
+    let since = Instant::now();
+    stand.switch().api("rustbridge resume out");
+    until_delivered(stand, since, before, backlog)
+}
+
+fn outage(stand: &mut Stand, proxy: &Proxy, case: &Case, backlog: u64, found: &mut Found) {
+    wait_connected(stand);
+    let before = stand.sink("delivered");
+    let alive = stand.run(case);
+    until_delivered(stand, Instant::now(), before, u64::from(case.count));
+    let memory = stand.memory();
+    proxy.set(Mode::Refuse);
+    while stand.switch().json("rustbridge status json")["sinks"][0]["state"] == "connected" {
+        // Who sends nothing notices nothing.
+        stand.deliver(1, 0);
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    let dead = stand.run(case);
+    let waiting = stand.sink("waiting");
+    stand.deliver(backlog.saturating_sub(waiting).max(1), 0);
+    found.memory.push(stand.memory() - memory);
+    let (before, waiting) = (stand.sink("delivered"), stand.sink("waiting"));
+    let since = Instant::now();
+    proxy.set(Mode::Pass);
+    found.first.push(until_delivered(stand, since, before, 1));
+    // New events come in behind the backlog while it goes.
+    let since = Instant::now();
+    stand.deliver(200, 0);
+    let took = until_delivered(stand, since, before, waiting + 200);
+    found.drained.push(took * backlog as f64 / (waiting + 200) as f64);
+    for (at, (part, _)) in PARTS.iter().enumerate() {
+        found.alive[at].push(alive[*part]);
+        found.dead[at].push(dead[*part]);
+    }
+}
+
+fn round(stand: &mut Stand, sink: &Sink<'_>, case: &Case, backlog: u64, found: &mut Found) {
+    // Who pauses a sink with a spool has events put there.
+    let without = sink.line("<param name=\"spool-mode\" value=\"off\"/>");
+    stand.with_module(&without, |stand| found.steady.push(steady(stand, backlog)));
+    let with = sink.line("<param name=\"spool-max-bytes\" value=\"17179869184\"/>");
+    stand.with_module(&with, |stand| outage(stand, sink.proxy, case, backlog, found));
+}
+
+fn report(broker: &str, case: &Case, found: &Found, results: &mut Results) {
+    let name = format!("{broker}, {} headers at {}/s", case.headers, case.rate);
+    for (at, (_, what)) in PARTS.iter().enumerate() {
+        results.figure(&format!("callback, broker alive, {what}"), &name, "ns", &found.alive[at]);
+        results.ratio(
+            &format!("callback, broker dead / alive, {what}"),
+            &name,
+            &found.dead[at],
+            &found.alive[at],
+        );
+    }
+    let bound = found.memory.map(|_| QUEUE_BYTES + 16.0 * MEBIBYTE);
+    results.ratio(
+        "memory that an outage takes / queue-max-bytes + 16 MiB",
+        &name,
+        &found.memory,
+        &bound,
+    );
+    results.figure(
+        "first acknowledgement after the return",
+        &name,
+        "ms",
+        &found.first.map(|s| s * 1e3),
+    );
+    results.ratio(
+        "time for the backlog / the same from memory",
+        &name,
+        &found.drained,
+        &found.steady,
+    );
+}
+
+pub fn run(effort: Effort, results: &mut Results) {
+    let Some(mut stand) = skips::unless("bench outage", Stand::start(None)) else { return };
+    results.fact("switch", stand.version());
+    let count: u64 = if effort.short { 10_000 } else { 50_000 };
+    let case = Case {
+        headers: 85,
+        threads: 1,
+        kind: "real",
+        ahead: 1,
+        burst: 10,
+        rate: 5_000,
+        count: count as u32,
+    };
+    let rounds = effort.rounds.min(6);
+    if let Some(broker) = skips::unless("bench outage, rabbitmq", RabbitMq::start()) {
+        let mut client = PlainAmqp::connect(broker.port());
+        client.bound_queue("outage", "outage", &[]);
+        let proxy = Proxy::to(broker.port());
+        let place = format!(
+            "<param name=\"url\" value=\"amqp://guest:guest@127.0.0.1:{}/%2f\"/><param name=\"exchange\" value=\"outage\"/>",
+            proxy.port()
+        );
+        let sink = Sink { kind: "amqp", place, proxy: &proxy };
+        let mut found = Found::default();
+        for _ in 0..rounds {
+            round(&mut stand, &sink, &case, count, &mut found);
+            client.purge("outage");
+        }
+        report("RabbitMQ", &case, &found, results);
+    }
+    if let Some(broker) = skips::unless("bench outage, kafka", Kafka::start()) {
+        broker.create_topic("outage", 1, &[]);
+        let proxy = broker.proxy();
+        let place = format!(
+            "<param name=\"bootstrap-servers\" value=\"127.0.0.1:{}\"/><param name=\"topic\" value=\"outage\"/>",
+            proxy.port()
+        );
+        let sink = Sink { kind: "kafka", place, proxy: &proxy };
+        let mut found = Found::default();
+        for _ in 0..rounds {
+            round(&mut stand, &sink, &case, count, &mut found);
+        }
+        report("Kafka", &case, &found, results);
+    }
+}
