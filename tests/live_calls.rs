@@ -3,11 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails by panicking")]
 
+#[path = "support/folder.rs"]
+mod folder;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use folder::Folder;
 use mod_rustbridge::calls::{Audience, LiveCallsSink, SUBCLASS, Table, Teller, Told, shared};
 use mod_rustbridge::codec::Outgoing;
 use mod_rustbridge::config::delivery::{ClassConfig, ReconnectConfig, WhenFull};
@@ -20,22 +24,6 @@ use mod_rustbridge::sink::{Interrupt, Outcome, Sink, SinkError};
 const EVENTS: [&str; 5] =
     ["CUSTOM", "CHANNEL_CREATE", "CHANNEL_DESTROY", "CHANNEL_ANSWER", "CHANNEL_UUID"];
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("rustbridge-{name}-{}", std::process::id()));
-        drop(fs::remove_dir_all(&path));
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
-}
 
 /// A broker that takes messages and acknowledges them only while it is willing.
 struct Broker {
@@ -188,7 +176,7 @@ impl Audience for One {
 #[test]
 fn an_orphan_is_noted_as_told_when_the_broker_has_acknowledged_it_and_not_before() {
     let folder = Folder::new("orphans");
-    let dir = folder.0.join("calls");
+    let dir = folder.join("calls");
     crash_with(300, &dir);
 
     let (table, report) = Table::open(&dir, "B");
@@ -230,7 +218,7 @@ fn an_orphan_is_noted_as_told_when_the_broker_has_acknowledged_it_and_not_before
 #[test]
 fn what_a_stopping_sink_gives_up_is_told_at_the_next_start() {
     let folder = Folder::new("orphans-stop");
-    let dir = folder.0.join("calls");
+    let dir = folder.join("calls");
     crash_with(5, &dir);
     let table = Arc::new(Mutex::new(Table::open(&dir, "B").0));
     let (pipeline, target) = start("broker", |interrupt| {

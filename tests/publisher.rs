@@ -9,14 +9,17 @@
     reason = "a helper of a test fails by panicking, and one does so on purpose"
 )]
 
+#[path = "support/folder.rs"]
+mod folder;
+
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::{Error, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use folder::Folder;
 use mod_rustbridge::codec::Outgoing;
 use mod_rustbridge::config::delivery::{ReconnectConfig, SpoolMode, WhenFull};
 use mod_rustbridge::dead::{DeadLetters, Which};
@@ -27,22 +30,6 @@ use mod_rustbridge::sink::{Interrupt, Outcome, Sink, SinkError};
 use mod_rustbridge::spool::{Disk, Fsync, Spool, SpoolConfig};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("rustbridge-{name}-{}", std::process::id()));
-        drop(fs::remove_dir_all(&path));
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
-}
 
 const AWAY: u8 = 0;
 const REJECTS: u8 = 1;
@@ -260,7 +247,7 @@ fn spool(dir: &Path) -> SpoolConfig {
 #[test]
 fn a_spool_that_fills_takes_bulk_to_its_share_then_normal_to_its_and_critical_to_the_end() {
     let folder = Folder::new("shares");
-    let config = spool(&folder.0);
+    let config = spool(folder.path());
     let store = StoreSettings { config: config.clone(), mode: SpoolMode::Always };
     let bench = start(AWAY, Some(store), None);
     // A thousand times 4 KB would fill it; each class in turn, a few at a time.
@@ -308,7 +295,7 @@ fn a_spool_that_fills_takes_bulk_to_its_share_then_normal_to_its_and_critical_to
 #[test]
 fn a_dead_letter_that_brings_the_sink_down_stays_a_dead_letter() {
     let folder = Folder::new("letters");
-    let dead = Arc::new(DeadLetters::open(&folder.0, 1 << 20).0);
+    let dead = Arc::new(DeadLetters::open(folder.path(), 1 << 20).0);
     let bench = start(REJECTS, None, Some(Arc::clone(&dead)));
     bench.offer(Class::Normal, 1, 10);
     let status = bench.until("the dead letter", |status| status.dead_letters == 1);

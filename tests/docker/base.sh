@@ -19,7 +19,7 @@ set -euo pipefail
 . "$(dirname "$0")/engine.sh"
 need_builder
 build_options
-mkdir -p "$STATE"
+take_turn
 WORK=$(mktemp -d)
 jobs=()
 # A build that goes on in the background when this ends would keep the engine busy for nobody.

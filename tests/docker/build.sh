@@ -11,6 +11,7 @@ set -euo pipefail
 need_builder
 build_options
 read_images
+take_turn
 LOG=$STATE/build.log
 
 # build IMAGE OPTION…: quiet when it works, else the one line that says what is wrong.

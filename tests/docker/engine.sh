@@ -14,6 +14,14 @@ KAFKA_VERSION=4.1.0
 say() { printf '%s: %s\n' "$PROGRAM" "$*"; }
 die() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; exit 1; }
 
+# Waits until no other of these scripts builds: they share the files in $STATE. Until the script ends, or end_turn.
+take_turn() {
+    mkdir -p "$STATE"
+    exec 9>"$STATE/turn"
+    flock -w 1200 9 || die "another build has gone on for 20 minutes: look for it with 'fuser $STATE/turn'"
+}
+end_turn() { exec 9>&-; }
+
 # Every client there is, each once; $DOCKER decides when it is set.
 clients() { type -ap "${DOCKER:-docker}" | xargs -r -n 1 readlink -f | awk '!seen[$0]++'; }
 

@@ -109,6 +109,7 @@ trap 'exit 143' TERM HUP
 
 TEST_IMAGES=()
 NEXT_TEST=
+take_turn
 for module in $MODULE_IMAGES $NEXT_MODULE; do
     image=rustbridge/test:${module#*:}
     "${BUILD[@]}" --progress plain "${OPTIONS[@]}" -f "$HERE/Dockerfile.test" --build-arg BUILDER_IMAGE=rustbridge/builder:local --build-arg "MODULE_IMAGE=$module" -t "$image" "$TREE" >"$STATE/test-image.log" 2>&1 ||
@@ -116,6 +117,7 @@ for module in $MODULE_IMAGES $NEXT_MODULE; do
     if [ "$module" = "$NEXT_MODULE" ]; then NEXT_TEST=$image; else TEST_IMAGES+=("$image"); fi
 done
 
+end_turn
 forget_skips
 export DOCKER
 export RUSTBRIDGE_DOCKER_RUN=$RUN

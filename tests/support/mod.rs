@@ -21,6 +21,7 @@
 
 pub mod certificates;
 pub mod clients;
+mod folder;
 pub mod freeswitch;
 pub mod host;
 pub mod kafka;
@@ -36,11 +37,13 @@ pub mod switch;
 use std::env;
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub use folder::Folder;
 
 /// The folder of the package.
 pub fn root() -> PathBuf {
@@ -79,48 +82,6 @@ pub fn host_folder() -> PathBuf {
         assert!(made.status.success(), "make host: {}", String::from_utf8_lossy(&made.stderr));
     });
     target.join("host")
-}
-
-/// A folder that goes when this goes, unless the test panics: then its path is printed and it stays.
-#[derive(Debug)]
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn new(what: &str) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            env::temp_dir().join(format!("rustbridge-{what}-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).expect("the temporary folder can be written");
-        Self(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// Writes a file, making the folders above it.
-    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
-        fs::create_dir_all(path.parent().expect("a file has a folder"))
-            .expect("a folder can be made");
-        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("kept for a look: {}", self.0.display());
-        } else {
-            drop(fs::remove_dir_all(&self.0));
-        }
-    }
 }
 
 /// A TCP port that was free a moment ago, never given twice by this process. Below those that the kernel gives to outgoing
