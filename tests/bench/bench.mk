@@ -8,10 +8,10 @@ BENCH_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Wno-unused-parameter $(shell tes
 BENCH_ENV = RUSTBRIDGE_MODULE=$(abspath $(TARGET))/release/libmod_rustbridge.so
 
 .PHONY: bench bench-all bench-gate bench-report bench-modules bench-library
-bench: bench-modules bench-library ## Measure against every peer, the short set: some minutes on a quiet machine
+bench: bench-modules bench-library bench-kafka ## Measure against every peer, the short set: some minutes on a quiet machine
 	$(BENCH_ENV) cargo bench --bench bench -- --short $(BENCH_ARGS)
 
-bench-all: bench-modules bench-library ## Measure everything that docs/performance.md shows
+bench-all: bench-modules bench-library bench-kafka ## Measure everything that docs/performance.md shows
 	$(BENCH_ENV) cargo bench --bench bench -- $(BENCH_ARGS)
 
 bench-report: ## Put the results of the last runs into docs/performance.md, and its plots
@@ -24,6 +24,17 @@ bench-library:
 	cargo rustc --release --lib --crate-type cdylib
 
 bench-modules: $(BENCH_DIR)/mod_bench.so $(BENCH_DIR)/allocations.so
+
+# librdkafka's own program, against the very library that the module carries; it lies beside it where cargo has built that.
+.PHONY: bench-kafka
+bench-kafka: bench-library | $(BENCH_DIR)
+	@for built in $(TARGET)/release/build/rdkafka-sys-*/out; do \
+	    if [ -f "$$built/src/librdkafka.a" ] && [ "$$built/src/librdkafka.a" -nt $(BENCH_DIR)/rdkafka_performance ]; then \
+	        echo "building rdkafka_performance from $$built"; \
+	        $(CC) -O2 -w -I"$$built" -I"$$built/src" "$$built/examples/rdkafka_performance.c" "$$built/src/librdkafka.a" \
+	            -o $(BENCH_DIR)/rdkafka_performance -lssl -lcrypto -lz -lm -ldl -lpthread || exit 1; \
+	    fi; \
+	done
 
 $(BENCH_DIR)/mod_bench.so: tests/bench/mod_bench.c tests/bench/bench.mk | $(BENCH_DIR)
 	$(CC) $(BENCH_CFLAGS) -fPIC -shared $< -o $@.new && mv $@.new $@

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
-//! The least that a producer over librdkafka can be: one record again and again, and a count of delivery reports.
+//! The least that a producer over librdkafka can be: one record again and again, and a count of delivery reports. And
+//! librdkafka's own program for that.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 
-use crate::support::clients;
+use crate::support::{clients, target};
 
 #[derive(Debug, Default)]
 struct Count(AtomicU64);
@@ -25,6 +27,20 @@ impl ProducerContext for Count {
     }
 }
 
+const KEY: &str = "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b";
+/// As many and as long headers as the sink sends.
+const HEADERS: [(&str, &str); 9] = [
+    ("content-type", "application/json"),
+    ("message-id", "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b:1234567"),
+    ("event-name", "CHANNEL_HANGUP_COMPLETE"),
+    ("unique-id", "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b"),
+    ("node", "fs1.example"),
+    ("seq", "1234567"),
+    ("core-uuid", "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b"),
+    ("event-sequence", "1234567"),
+    ("timestamp-us", "1763728000000000"),
+];
+
 /// The body of a record of this topic.
 pub fn one(bootstrap: &str, topic: &str) -> Vec<u8> {
     let all = clients::kafka_read(bootstrap, topic);
@@ -38,8 +54,7 @@ fn cpu() -> f64 {
     ticks.filter_map(|text| text.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// Seconds, and seconds of processor time, to produce `count` records of this body, with the sink's properties and as many
-/// and as long headers as the sink sends.
+/// Seconds, and seconds of processor time, to produce `count` records of this body, with the sink's properties.
 pub fn produce(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> (f64, f64) {
     let producer: BaseProducer<Count> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
@@ -50,17 +65,6 @@ pub fn produce(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> (f64, f
         .set("queue.buffering.max.messages", "51000")
         .create_with_context(Count::default())
         .expect("a producer can be made");
-    let headers = [
-        ("content-type", "application/json"),
-        ("message-id", "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b:1234567"),
-        ("event-name", "CHANNEL_HANGUP_COMPLETE"),
-        ("unique-id", "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b"),
-        ("node", "fs1.example"),
-        ("seq", "1234567"),
-        ("core-uuid", "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b"),
-        ("event-sequence", "1234567"),
-        ("timestamp-us", "1763728000000000"),
-    ];
     // The connection is made before the time runs.
     producer
         .client()
@@ -68,14 +72,11 @@ pub fn produce(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> (f64, f
         .expect("the broker answers");
     let (used, started) = (cpu(), Instant::now());
     for _ in 0..count {
-        let mut list = OwnedHeaders::new_with_capacity(headers.len());
-        for (key, value) in headers {
+        let mut list = OwnedHeaders::new_with_capacity(HEADERS.len());
+        for (key, value) in HEADERS {
             list = list.insert(Header { key, value: Some(value) });
         }
-        let mut record = BaseRecord::to(topic)
-            .key("0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b")
-            .payload(body)
-            .headers(list);
+        let mut record = BaseRecord::to(topic).key(KEY).payload(body).headers(list);
         while let Err((error, back)) = producer.send(record) {
             let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
             assert_eq!(error, full, "the producer takes it");
@@ -88,4 +89,38 @@ pub fn produce(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> (f64, f
         producer.poll(Duration::from_millis(5));
     }
     (started.elapsed().as_secs_f64(), cpu() - used)
+}
+
+/// Times more records than elsewhere: its time begins before it is connected.
+const MORE: u64 = 4;
+
+/// Seconds that librdkafka's `rdkafka_performance` takes for `count` records like these, by its own account. None where
+/// `bench.mk` could not build it.
+pub fn performance(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> Option<f64> {
+    let program = target().join("bench/rdkafka_performance");
+    if !program.is_file() {
+        return None;
+    }
+    let mut command = Command::new(program);
+    command.args(["-P", "-D", "-q", "-t", topic, "-b", bootstrap, "-k", KEY, "-z", "lz4"]);
+    command.args(["-c", &(count * MORE).to_string(), "-s", &body.len().to_string()]);
+    command.arg("-m").arg(std::str::from_utf8(body).expect("JSON is text"));
+    for property in
+        ["acks=all", "enable.idempotence=true", "linger.ms=5", "queue.buffering.max.messages=51000"]
+    {
+        command.args(["-X", property]);
+    }
+    for (name, value) in HEADERS {
+        command.args(["-H", &format!("{name}={value}")]);
+    }
+    let done = command.output().expect("it can be started");
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    // "% 60000 messages produced (…), 60000 delivered (offset 59999, 0 failed) in 2345ms: …"
+    let last =
+        said.lines().rev().find(|line| line.contains(" delivered ") && line.contains("ms: "));
+    let last = last
+        .unwrap_or_else(|| panic!("no account: {said}{}", String::from_utf8_lossy(&done.stderr)));
+    assert!(last.contains(&format!(" {} delivered ", count * MORE)), "{last}");
+    let milliseconds = last.split(" in ").nth(1)?.split("ms").next()?.parse::<f64>().ok()?;
+    Some(milliseconds / 1e3 / MORE as f64)
 }

@@ -218,6 +218,7 @@ pub fn kafka(effort: Effort, results: &mut Results) {
          <param name=\"compression\" value=\"lz4\"/></sink>"
     );
     let (mut sides, mut calls) = (Sides::default(), Series::default());
+    let mut program = Series::default();
     let mut line = Vec::new();
     for _ in 0..effort.rounds {
         stand.with_module(&sink, |stand| {
@@ -230,6 +231,9 @@ pub fn kafka(effort: Effort, results: &mut Results) {
             let (took, cpu) = plain_kafka::produce(&bootstrap, "theirs", &line, count);
             sides.theirs.push(took);
             sides.theirs_cpu.push(cpu);
+            if let Some(took) = plain_kafka::performance(&bootstrap, "theirs", &line, count) {
+                program.push(took);
+            }
             if let Some(number) = publisher_calls(stand, count / 2, Some(5_000)) {
                 calls.push(number);
             }
@@ -237,6 +241,8 @@ pub fn kafka(effort: Effort, results: &mut Results) {
     }
     let rate = |series: &Series| series.map(|seconds| count as f64 / seconds);
     results.figure("mod_rustbridge, from its queue", CASE, "events/s", &rate(&sides.ours));
+    results.figure("rdkafka_performance", CASE, "events/s", &rate(&program));
+    results.ratio("time / rdkafka_performance", CASE, &sides.ours, &program);
     results.figure("loop over librdkafka, records ready", CASE, "events/s", &rate(&sides.theirs));
     results.ratio("time / loop over librdkafka", CASE, &sides.ours, &sides.theirs);
     results.ratio("CPU / loop over librdkafka", CASE, &sides.ours_cpu, &sides.theirs_cpu);
