@@ -71,9 +71,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(linger: Duration, now: Instant) -> Self {
+    /// `by_disk`: each event goes to disk first, and what the ring holds is what a crash takes. That
+    /// stays within a linger.
+    pub(super) fn new(linger: Duration, by_disk: bool, now: Instant) -> Self {
+        let lingers = if by_disk { 1 } else { LINGERS };
         Self {
-            longest: linger.saturating_mul(LINGERS).min(LONGEST),
+            longest: linger.saturating_mul(lingers).min(LONGEST),
             span: Duration::ZERO,
             taken: 0,
             handed: 0,
@@ -140,4 +143,144 @@ fn in_time(count: usize, other: Duration, took: Duration) -> usize {
     let count = u128::try_from(count).unwrap_or(u128::MAX);
     let there = count.saturating_mul(other.as_micros()) / took.as_micros().max(1);
     usize::try_from(there).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINGER: Duration = Duration::from_millis(5);
+    const PLENTY: Round = Round { taken: 0, handed: 0, window: 1024, room: 65_536, is_full: false };
+
+    /// A pace whose clock is what its rounds take.
+    struct Run {
+        pace: Pace,
+        now: Instant,
+    }
+
+    impl Run {
+        fn new(linger: Duration) -> Self {
+            let now = Instant::now();
+            Self { pace: Pace::new(linger, false, now), now }
+        }
+
+        /// Rounds of so many messages that take so long each; the last one's advice.
+        fn rounds(&mut self, count: usize, round: Round, took: Duration) -> Wait {
+            let mut wait = Wait::Linger;
+            for _ in 0..count {
+                self.now += took;
+                wait = self.pace.next(round, self.now);
+            }
+            wait
+        }
+
+        fn of(&mut self, rounds: usize, messages: usize, millis: u64) -> Wait {
+            let round = Round { taken: messages, handed: messages, ..PLENTY };
+            self.rounds(rounds, round, Duration::from_millis(millis))
+        }
+    }
+
+    #[test]
+    fn with_little_to_do_what_comes_wakes_the_publisher() {
+        let mut run = Run::new(LINGER);
+        // A hundred a second; then eight hundred.
+        assert_eq!(run.of(100, 1, 10), Wait::Linger);
+        assert_eq!(run.of(100, 4, 5), Wait::Linger);
+        // A burst in one period, as of a call that begins.
+        assert_eq!(run.of(1, 200, 5), Wait::Linger);
+        assert_eq!(run.of(20, 1, 10), Wait::Linger);
+    }
+
+    #[test]
+    fn at_five_thousand_a_second_a_round_has_a_hundred_messages_and_more() {
+        let mut run = Run::new(LINGER);
+        assert_eq!(run.of(20, 25, 5), Wait::Deaf(Duration::from_millis(25)));
+        assert_eq!(run.of(20, 125, 25), Wait::Deaf(Duration::from_millis(25)));
+    }
+
+    #[test]
+    fn the_rest_is_as_long_as_a_batch_takes_to_gather() {
+        let mut run = Run::new(LINGER);
+        let Wait::Deaf(span) = run.of(20, 100, 5) else { panic!("much to do") };
+        let expected = Duration::from_micros(6400);
+        assert!(span.abs_diff(expected) < Duration::from_micros(50), "{span:?}");
+        // It stays so when the rounds are as long as that.
+        let Wait::Deaf(span) = run.of(50, 128, 6) else { panic!("much to do") };
+        assert!(span.abs_diff(Duration::from_millis(6)) < Duration::from_micros(50), "{span:?}");
+    }
+
+    #[test]
+    fn a_short_linger_bounds_the_rest_and_none_forbids_it() {
+        let mut run = Run::new(Duration::from_millis(1));
+        assert_eq!(run.of(200, 10, 1), Wait::Deaf(Duration::from_millis(5)));
+        let mut run = Run::new(Duration::ZERO);
+        assert_eq!(run.of(200, 10, 1), Wait::Linger);
+        // And a long one does not put the publisher to sleep.
+        let mut run = Run::new(Duration::from_secs(1));
+        assert_eq!(run.of(20, 25, 5), Wait::Deaf(LONGEST));
+    }
+
+    #[test]
+    fn in_front_of_a_disk_the_rest_is_a_linger() {
+        let now = Instant::now();
+        let mut run = Run { pace: Pace::new(LINGER, true, now), now };
+        assert_eq!(run.of(20, 50, 5), Wait::Deaf(LINGER));
+    }
+
+    #[test]
+    fn when_the_load_goes_the_rest_goes_within_three_rounds() {
+        let mut run = Run::new(LINGER);
+        run.of(20, 125, 25);
+        assert_eq!(run.of(1, 2, 25), Wait::Deaf(Duration::from_micros(12_500)));
+        run.of(2, 1, 10);
+        assert_eq!(run.of(1, 0, 5), Wait::Linger);
+        assert_eq!(run.of(20, 1, 10), Wait::Linger);
+    }
+
+    #[test]
+    fn a_small_window_or_queue_is_looked_after_at_once() {
+        for (window, room) in [(32, 65_536), (0, 65_536), (1024, 100)] {
+            let mut run = Run::new(LINGER);
+            let round = Round { taken: 50, handed: 50, window, room, is_full: false };
+            assert_eq!(run.rounds(20, round, LINGER), Wait::Linger, "{window} {room}");
+        }
+        // Sixty-four in a round, of a queue for a thousand.
+        let mut run = Run::new(LINGER);
+        let round = Round { taken: 50, handed: 50, room: 1024, ..PLENTY };
+        assert_eq!(run.rounds(20, round, LINGER), Wait::Deaf(Duration::from_micros(6400)));
+    }
+
+    #[test]
+    fn a_full_window_is_rested_over_however_slow_the_broker() {
+        let mut run = Run::new(LINGER);
+        let trickle = Round { handed: 2, is_full: true, ..PLENTY };
+        assert_eq!(run.rounds(20, trickle, LINGER), Wait::Deaf(LONGEST));
+        // But while nothing is told the first word is heard.
+        let silent = Round { handed: 0, ..trickle };
+        assert_eq!(run.rounds(20, silent, LONGEST), Wait::For(LONGEST));
+        assert_eq!(run.rounds(2, trickle, LONGEST), Wait::Deaf(LONGEST));
+    }
+
+    #[test]
+    fn a_broker_that_tells_in_bursts_is_listened_to() {
+        let mut run = Run::new(LINGER);
+        let burst = Round { handed: 900, is_full: true, ..PLENTY };
+        let silent = Round { handed: 0, ..burst };
+        for _ in 0..5 {
+            run.rounds(1, burst, LONGEST);
+            run.rounds(4, silent, LONGEST);
+        }
+        let trickle = Round { handed: 3, ..burst };
+        assert!(matches!(run.rounds(1, trickle, LINGER), Wait::For(_)));
+        // Until it does so no more.
+        assert!(matches!(run.rounds(64, trickle, LINGER), Wait::Deaf(_)));
+    }
+
+    #[test]
+    fn events_that_come_fast_are_taken_in_often_though_none_can_be_sent() {
+        let mut run = Run::new(LINGER);
+        let flood = Round { taken: 1000, handed: 0, is_full: true, ..PLENTY };
+        let Wait::For(span) = run.rounds(20, flood, LINGER) else { panic!("nothing is told") };
+        assert!(span < Duration::from_millis(1), "{span:?}");
+    }
 }

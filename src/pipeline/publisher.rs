@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::codec::RecentIds;
-use crate::config::delivery::{ReconnectConfig, WhenFull};
+use crate::config::delivery::{ReconnectConfig, SpoolMode, WhenFull};
 use crate::dead::DeadLetters;
 use crate::event::{EventNames, Index};
 use crate::pipeline::backoff::{Backoff, seed};
@@ -192,9 +192,11 @@ impl Publisher {
         let store = settings.store.clone().map(|store| {
             Store::new(store, &settings.name, Arc::clone(&settings.names), settings.prepare)
         });
+        let by_disk =
+            settings.store.as_ref().is_some_and(|store| store.mode == SpoolMode::Always);
         Self {
             backoff: Backoff::new(reconnect.min, reconnect.max, seed(&settings.name)),
-            pace: Pace::new(settings.linger, now),
+            pace: Pace::new(settings.linger, by_disk, now),
             packed: 0,
             taken: 0,
             handed: 0,
