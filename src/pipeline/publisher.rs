@@ -192,8 +192,7 @@ impl Publisher {
         let store = settings.store.clone().map(|store| {
             Store::new(store, &settings.name, Arc::clone(&settings.names), settings.prepare)
         });
-        let by_disk =
-            settings.store.as_ref().is_some_and(|store| store.mode == SpoolMode::Always);
+        let by_disk = settings.store.as_ref().is_some_and(|store| store.mode == SpoolMode::Always);
         Self {
             backoff: Backoff::new(reconnect.min, reconnect.max, seed(&settings.name)),
             pace: Pace::new(settings.linger, by_disk, now),
