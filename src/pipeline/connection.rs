@@ -146,11 +146,10 @@ impl Publisher {
             return;
         };
         let budget = match wait {
-            Wait::Linger => budget,
             Wait::For(span) => span.max(budget),
             // What has come meanwhile lies there.
             Wait::Deaf(span) if sink.rest(span) => Duration::ZERO,
-            Wait::Deaf(_) => budget,
+            Wait::Linger | Wait::Deaf(_) => budget,
         };
         let result = sink.poll(budget, &mut self.outcomes);
         let blocked = sink.blocked_since();
