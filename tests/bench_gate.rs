@@ -174,8 +174,8 @@ fn an_event_takes_no_more_instructions_than_a_few_copies_of_it() {
         let cost = turns.reduce(Cost::least).expect("there is a turn");
         eprintln!("{headers} headers, in copies of the event: {cost:.2?}");
         assert!(cost.callback <= 2.2, "the callback: {cost:?}");
-        assert!(cost.encoder <= 4.0, "the encoder: {cost:?}");
-        assert!(cost.publisher <= 7.5, "the publisher: {cost:?}");
+        assert!(cost.encoder <= 3.4, "the encoder: {cost:?}");
+        assert!(cost.publisher <= 6.6, "the publisher: {cost:?}");
         assert!(cost.idle_round <= 1.5, "a round of the publisher without events: {cost:?}");
     }
 }

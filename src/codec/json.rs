@@ -5,7 +5,7 @@
 //! `_body` last. Two things differ, both so that any reader can parse the result: a repeated name
 //! is written once, with its last value, and bytes that are not UTF-8 become U+FFFD.
 
-use crate::event::{Index, Record, Value};
+use crate::event::{Index, MemberName, Record, Value};
 
 /// Appends the event as one JSON object.
 pub fn write_event(record: &Record, index: &Index, out: &mut Vec<u8>) {
@@ -19,17 +19,24 @@ pub fn write_event_with(record: &Record, index: &Index, extra: &[(&str, &str)], 
     // Names that the record has as numbers take some 25 bytes each here, punctuation included.
     out.reserve(record.size() + record.size() / 4 + record.header_count() * 28 + 64);
     let start = out.len();
-    for (name, is_plain, value) in index.members(record) {
-        if is_plain {
-            out.extend_from_slice(b",\"");
-            out.extend_from_slice(name);
-            out.extend_from_slice(b"\":");
-        } else {
-            write_name(name, out);
-        }
-        match value {
-            Value::One(value) => write_string(value, out),
-            Value::Many(elements) => {
+    for (name, value) in index.members(record) {
+        match (name, value) {
+            (MemberName::Ready(name), Value::One(value)) => {
+                out.extend_from_slice(name);
+                write_rest(value, out);
+            }
+            (MemberName::Text(name), Value::One(value)) => {
+                write_name(name, out);
+                write_string(value, out);
+            }
+            (name, Value::Many(elements)) => {
+                match name {
+                    // Without the quote of a string.
+                    MemberName::Ready(name) => {
+                        out.extend_from_slice(name.strip_suffix(b"\"").unwrap_or(name));
+                    }
+                    MemberName::Text(name) => write_name(name, out),
+                }
                 out.push(b'[');
                 for (position, element) in elements.enumerate() {
                     if position > 0 {
@@ -68,6 +75,12 @@ fn write_name(name: &[u8], out: &mut Vec<u8>) {
 /// Appends `text` as a JSON string, quotes included.
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
+    write_rest(text, out);
+}
+
+/// The same behind a quote that is there already.
+#[inline]
+fn write_rest(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
     loop {
         let clean = clean_prefix(rest);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Finding one's way in a [`Record`] without copying it.
 
-use super::known::{self, Known};
+use super::known;
 use super::record::{FLAG_ARRAY, FLAG_BODY, RawEntry, Record};
 
 /// Where the headers of one record are, with repeated names settled.
@@ -31,14 +31,15 @@ struct Span {
 
 #[derive(Clone, Copy, Debug)]
 enum Name {
-    Known(Known),
+    /// By its number.
+    Known(u16),
     At(Span),
 }
 
 impl Name {
     fn text(self, bytes: &[u8]) -> Option<&[u8]> {
         match self {
-            Self::Known(known) => Some(known.name()),
+            Self::Known(id) => known::get(id).map(|known| known.name()),
             Self::At(span) => slice(bytes, span),
         }
     }
@@ -51,6 +52,23 @@ struct Entry {
     array: bool,
     /// A later header has the same name.
     shadowed: bool,
+}
+
+impl Entry {
+    #[inline]
+    fn read_value<'r>(&self, bytes: &'r [u8]) -> Option<Value<'r>> {
+        let value = slice(bytes, self.value)?;
+        Some(if self.array { Value::Many(Elements(value)) } else { Value::One(value) })
+    }
+}
+
+/// The name of a member of a JSON object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum MemberName<'r> {
+    /// With what stands around it before a string that is no first member: `,"Name":"`.
+    Ready(&'static [u8]),
+    /// As it is in the event.
+    Text(&'r [u8]),
 }
 
 /// A header's value.
@@ -98,8 +116,9 @@ impl Index {
             let value = Span { start: entry.value, len: entry.value_len };
             let array = entry.flags & FLAG_ARRAY != 0;
             if let Some(id) = entry.id {
-                let Some(known) = known::get(id) else { break };
-                self.settle_known(known, value, array);
+                if !self.settle_known(id, value, array) {
+                    break;
+                }
             } else if entry.flags & FLAG_BODY != 0 {
                 self.body = Some(value);
             } else {
@@ -107,7 +126,9 @@ impl Index {
                 let Some(text) = slice(bytes, name) else { break };
                 let hash = known::hash_of(text);
                 match known::find(text, hash) {
-                    Some(known) => self.settle_known(known, value, array),
+                    Some(known) => {
+                        self.settle_known(known.id, value, array);
+                    }
                     None => self.settle_other(bytes, name, hash, value, array),
                 }
             }
@@ -124,17 +145,19 @@ impl Index {
         }
     }
 
-    /// Adds an entry under a known name, in the place of an older one.
+    /// Adds an entry under the known name of this number, in the place of an older one. False when
+    /// no name has it.
     #[inline]
-    fn settle_known(&mut self, name: Known, value: Span, array: bool) {
-        let Some(newest) = self.known.get_mut(usize::from(name.id)) else { return };
+    fn settle_known(&mut self, id: u16, value: Span, array: bool) -> bool {
+        let Some(newest) = self.known.get_mut(usize::from(id)) else { return false };
         if let Some(older) = entry_number(*newest)
             && let Some(older) = self.entries.get_mut(older)
         {
             older.shadowed = true;
         }
-        self.entries.push(Entry { name: Name::Known(name), value, array, shadowed: false });
+        self.entries.push(Entry { name: Name::Known(id), value, array, shadowed: false });
         *newest = u32::try_from(self.entries.len()).unwrap_or(0);
+        true
     }
 
     /// The same under any other name.
@@ -215,21 +238,29 @@ impl Index {
         &'i self,
         record: &'r Record,
     ) -> impl Iterator<Item = (&'r [u8], Value<'r>)> + 'i {
-        self.members(record).map(|(name, _, value)| (name, value))
+        let bytes = record.bytes();
+        self.last_entries()
+            .filter_map(move |entry| Some((entry.name.text(bytes)?, entry.read_value(bytes)?)))
     }
 
-    /// The same, and of each name whether it is known to be one that JSON takes as it is.
+    /// The same for JSON.
     pub(crate) fn members<'i, 'r: 'i>(
         &'i self,
         record: &'r Record,
-    ) -> impl Iterator<Item = (&'r [u8], bool, Value<'r>)> + 'i {
+    ) -> impl Iterator<Item = (MemberName<'r>, Value<'r>)> + 'i {
         let bytes = record.bytes();
-        self.entries.iter().filter(|entry| !entry.shadowed).filter_map(move |entry| {
-            let value = slice(bytes, entry.value)?;
-            let value = if entry.array { Value::Many(Elements(value)) } else { Value::One(value) };
-            let is_plain = matches!(entry.name, Name::Known(_));
-            Some((entry.name.text(bytes)?, is_plain, value))
+        self.last_entries().filter_map(move |entry| {
+            let name = match entry.name {
+                Name::Known(id) => MemberName::Ready(known::json(id)?),
+                Name::At(span) => MemberName::Text(slice(bytes, span)?),
+            };
+            Some((name, entry.read_value(bytes)?))
         })
+    }
+
+    /// Of each name the entry that counts.
+    fn last_entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| !entry.shadowed)
     }
 
     /// The body, when the event has one.

@@ -41,6 +41,15 @@ pub(super) fn get(id: u16) -> Option<Known> {
     PLACES.get(usize::from(id)).and_then(|place| place.known())
 }
 
+/// The name with this number as JSON has it between two members whose values are strings:
+/// `,"Name":"`.
+#[inline]
+pub(super) fn json(id: u16) -> Option<&'static [u8]> {
+    let place = PLACES.get(usize::from(id))?;
+    let at = usize::from(place.at) + usize::from(id) * (AROUND - 1);
+    JSON.get(at..at + usize::from(place.len_id >> ID_BITS) + AROUND)
+}
+
 /// The only name that can have this hash. Whether it is the one that was meant takes a
 /// comparison: other names have the same hash, which ignores letters' case.
 ///
@@ -128,6 +137,11 @@ impl Place {
 const TEXT_LEN: usize = text_len();
 /// Every name, a zero behind each, and room for the last to be [`PADDED`].
 static TEXT: [u8; TEXT_LEN] = text();
+/// Bytes around a name in [`JSON`].
+const AROUND: usize = 5;
+const JSON_LEN: usize = TEXT_LEN - PADDED + COUNT * (AROUND - 1);
+/// Every name as [`json`] gives it.
+static JSON: [u8; JSON_LEN] = json_text();
 static PLACES: [Place; COUNT] = places();
 /// Each name by the core's hash of it; of names with the same hash, the first.
 static BY_CORE_HASH: [(u32, Place); SLOTS] = table(true);
@@ -173,6 +187,29 @@ const fn text() -> [u8; TEXT_LEN] {
             at += 1;
         }
         to += 1;
+        id += 1;
+    }
+    text
+}
+
+#[expect(clippy::indexing_slicing, reason = "runs at compile time")]
+const fn json_text() -> [u8; JSON_LEN] {
+    const fn append(text: &mut [u8; JSON_LEN], mut to: usize, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            text[to] = bytes[at];
+            to += 1;
+            at += 1;
+        }
+        to
+    }
+    let mut text = [0; JSON_LEN];
+    let mut to = 0;
+    let mut id = 0;
+    while id < COUNT {
+        to = append(&mut text, to, b",\"");
+        to = append(&mut text, to, NAMES[id].as_bytes());
+        to = append(&mut text, to, b"\":\"");
         id += 1;
     }
     text

@@ -13,6 +13,7 @@ pub mod names;
 mod record;
 pub mod selection;
 
+pub(crate) use index::MemberName;
 pub use index::{Index, Value};
 pub use kind::{Class, EventKind, EventNames};
 pub use record::{DecodeError, Record, Uncopied};

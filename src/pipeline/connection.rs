@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::pipeline::link::Attempt;
+use crate::pipeline::pace::{Round, Wait};
 use crate::pipeline::publisher::Publisher;
 use crate::pipeline::status::SinkState;
 use crate::pipeline::store::Store;
@@ -95,6 +96,27 @@ impl Publisher {
         }
     }
 
+    /// How to wait after this round, from what it and those before it had to do.
+    fn pace(&mut self) -> Wait {
+        let Some(sink) = self.link.up() else { return Wait::Linger };
+        let window = sink.window();
+        let limits = self.ring.limits();
+        let (events, bytes) = self.ring.held();
+        // Events as large as those that are held now.
+        let size = usize::try_from(bytes / events.max(1)).unwrap_or(usize::MAX).max(1);
+        let round = Round {
+            taken: std::mem::take(&mut self.taken),
+            handed: std::mem::take(&mut self.handed),
+            window,
+            room: limits.events.min(limits.bytes / size),
+            is_full: self.window.len() >= window && !self.head.is_empty(),
+        };
+        let wait = self.pace.next(round, Instant::now());
+        // Whoever waits for the end of a stop or of a hold is not made to wait for this as well.
+        let is_free = self.stop.is_none() && self.hold_until.is_none() && !self.window.is_empty();
+        if is_free { wait } else { Wait::Linger }
+    }
+
     /// Waits for acknowledgements, or just waits.
     pub(super) fn wait(&mut self, budget: Duration) {
         let opening = !self.link.is_down();
@@ -110,6 +132,8 @@ impl Publisher {
             }
             Some(held) => budget.min(held),
         };
+        // Without a budget there is more to hand over at once.
+        let wait = if budget.is_zero() { Wait::Linger } else { self.pace() };
         let Some(sink) = self.link.up() else {
             let until_retry = self.retry_at.saturating_duration_since(Instant::now());
             let budget = if opening { budget } else { budget.min(until_retry) };
@@ -120,6 +144,12 @@ impl Publisher {
                 self.interrupt.wait(budget);
             }
             return;
+        };
+        let budget = match wait {
+            Wait::For(span) => span.max(budget),
+            // What has come meanwhile lies there.
+            Wait::Deaf(span) if sink.rest(span) => Duration::ZERO,
+            Wait::Linger | Wait::Deaf(_) => budget,
         };
         let result = sink.poll(budget, &mut self.outcomes);
         let blocked = sink.blocked_since();

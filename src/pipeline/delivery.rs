@@ -104,10 +104,11 @@ impl Publisher {
         }
     }
 
-    /// Hands the sink what its window has room for.
+    /// Hands the sink what its window has room for. False when the sink would not take something
+    /// in spite of it, so that trying again at once is in vain.
     // By its symbol `tests/bench_gate.rs` counts what it costs.
     #[inline(never)]
-    pub(super) fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self) -> bool {
         for _ in 0..HAND_OVER_MAX {
             if !self.can_send() {
                 break;
@@ -135,6 +136,7 @@ impl Publisher {
                         self.ring.account().gap();
                     }
                     self.window.push(item);
+                    self.handed += 1;
                 }
                 Ok(Err(error)) => {
                     match error.class() {
@@ -152,15 +154,16 @@ impl Publisher {
                             self.failed(&error);
                         }
                     }
-                    return;
+                    return false;
                 }
                 Err(payload) => {
                     drop_quietly(payload);
                     self.faulted(item);
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 
     /// A message brought the sink down by a fault of ours: tried a few times, then given up.

@@ -2,6 +2,7 @@
 //! From the ring to where a message waits: memory, or the spool.
 
 use std::collections::VecDeque;
+use std::hint;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,10 @@ const INTAKE_MAX: usize = 16 * 1024;
 /// Messages that wait in the records they came in; those behind them are packed. What a busy
 /// connection has in flight is less.
 const PACK_BEYOND: usize = 1024;
+/// The C library gives a thread memory by the page, each with a system call, unless a larger piece
+/// was asked for before: so one of this size is, and given back, ahead of as many packed records.
+/// Less than what it would hand back to the system at once.
+const STRIDE: usize = 96 << 10;
 /// Messages that may wait in memory, with a connection, before later ones go to disk.
 const SPILL_EVENTS: usize = 8192;
 /// Eighths of the memory that may be held, with a connection, before what comes goes to disk: less
@@ -58,6 +63,7 @@ impl Publisher {
         self.note_missed(missed);
         let stamp = Stamp { seq: self.standing.next, reuse: self.reuse_of(&record) };
         self.standing.next += 1;
+        self.taken += 1;
         let record = if self.head.len() + self.tail.len() < PACK_BEYOND {
             record
         } else {
@@ -68,9 +74,14 @@ impl Publisher {
     }
 
     /// A record's buffer has room for a larger event. Where many wait, that is most of the memory.
-    fn pack(&self, record: Arc<Record>) -> Arc<Record> {
+    fn pack(&mut self, record: Arc<Record>) -> Arc<Record> {
         match record.packed() {
             Some(packed) => {
+                self.packed += packed.capacity();
+                if self.packed >= STRIDE / 2 {
+                    self.packed = 0;
+                    drop(hint::black_box(Vec::<u8>::with_capacity(STRIDE)));
+                }
                 self.pool.release(record);
                 Arc::new(packed)
             }

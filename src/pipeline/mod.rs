@@ -13,6 +13,7 @@ mod gap;
 mod intake;
 mod item;
 mod link;
+mod pace;
 mod publisher;
 mod status;
 mod store;

@@ -3,8 +3,8 @@
 //!
 //! Each round takes in what dispatch threads have offered, puts it where it has to wait, hands on
 //! what the sink's window has room for, and lets the sink wait for acknowledgements for at most
-//! one linger. Nothing in it waits longer, so a command or a stop is never more than a linger
-//! away. What a round does stands in three files: `intake` (ring → memory or spool), `delivery`
+//! one linger, or, under load, rest for a few of them (`pace`). A command or a stop ends either.
+//! What a round does stands in three files: `intake` (ring → memory or spool), `delivery`
 //! (memory or spool → sink → settled) and `connection`.
 
 use std::collections::VecDeque;
@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::codec::RecentIds;
-use crate::config::delivery::{ReconnectConfig, WhenFull};
+use crate::config::delivery::{ReconnectConfig, SpoolMode, WhenFull};
 use crate::dead::DeadLetters;
 use crate::event::{EventNames, Index};
 use crate::pipeline::backoff::{Backoff, seed};
 use crate::pipeline::gap::{Gap, Losses};
 use crate::pipeline::item::Item;
 use crate::pipeline::link::Link;
+use crate::pipeline::pace::Pace;
 use crate::pipeline::status::{SinkState, StatusBoard};
 use crate::pipeline::store::{Store, StoreSettings};
 use crate::pipeline::stream::Standing;
@@ -46,7 +47,7 @@ pub struct Settings {
     pub boot: Arc<str>,
     /// The core's names of its events.
     pub names: Arc<EventNames>,
-    /// The longest an event waits for others to be sent with.
+    /// The longest an event waits for others to be sent with; a few of these under load.
     pub linger: Duration,
     /// How a lost connection is made again.
     pub reconnect: ReconnectConfig,
@@ -112,6 +113,12 @@ pub(super) struct Publisher {
     /// Comes after what is in the store: taken in, and not put anywhere yet.
     pub(super) tail: VecDeque<Item>,
     pub(super) window: Window,
+    pub(super) pace: Pace,
+    /// Bytes packed since memory for more was last asked for.
+    pub(super) packed: usize,
+    /// Events taken in and messages handed over since the pace last learned.
+    pub(super) taken: usize,
+    pub(super) handed: usize,
     /// Put to the dead letters, and not durable there yet.
     pub(super) buried: Vec<Item>,
     /// When the log last told of a dead letter.
@@ -185,8 +192,13 @@ impl Publisher {
         let store = settings.store.clone().map(|store| {
             Store::new(store, &settings.name, Arc::clone(&settings.names), settings.prepare)
         });
+        let by_disk = settings.store.as_ref().is_some_and(|store| store.mode == SpoolMode::Always);
         Self {
             backoff: Backoff::new(reconnect.min, reconnect.max, seed(&settings.name)),
+            pace: Pace::new(settings.linger, by_disk, now),
+            packed: 0,
+            taken: 0,
+            handed: 0,
             settings,
             ring,
             pool,
@@ -235,8 +247,9 @@ impl Publisher {
         self.make_room();
         self.take_retries();
         self.connect();
-        self.hand_over();
-        let more = self.can_send();
+        let is_taken = self.hand_over();
+        // What the sink would not take now it will not take at once either.
+        let more = is_taken && self.can_send();
         self.wait(if more { Duration::ZERO } else { self.settings.linger });
         self.settle();
         self.close_graves();

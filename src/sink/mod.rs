@@ -52,6 +52,14 @@ pub trait Sink: Send {
     /// The connection is gone, and with it everything unreported. Outcomes already pushed stand.
     fn poll(&mut self, budget: Duration, outcomes: &mut Vec<Outcome>) -> Result<(), SinkError>;
 
+    /// Pushes out what is buffered, then leaves what comes lying for `pause`; the next
+    /// [`poll`](Self::poll) takes it in, and tells if the connection is gone. For a publisher under
+    /// load, that each acknowledgement would wake. False from a sink that has no use for it: it has
+    /// done nothing then.
+    fn rest(&mut self, _pause: Duration) -> bool {
+        false
+    }
+
     /// Ends the connection in the protocol's own way, and every thread the sink started. What is
     /// still in flight stays undelivered: the publisher has waited for it before.
     fn close(&mut self, deadline: Instant);

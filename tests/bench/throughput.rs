@@ -69,6 +69,13 @@ fn publisher_calls(stand: &mut Stand, count: u64, rate: Option<u32>) -> Option<f
     let folder = Folder::new("strace");
     let out = folder.join("calls");
     let thread = thread.file_name().into_string().ok()?;
+    let before = stand.sink("delivered");
+    if rate.is_none() {
+        // Filled before it is counted: from its queue it is what sending takes.
+        stand.switch().api("rustbridge pause out");
+        stand.deliver(count, 0);
+        stand.wait_for("waiting", count);
+    }
     let mut strace = Command::new("strace")
         .args(["-c", "-p", &thread, "-o"])
         .arg(&out)
@@ -82,13 +89,9 @@ fn publisher_calls(stand: &mut Stand, count: u64, rate: Option<u32>) -> Option<f
         let text = fs::read_to_string(&status).unwrap_or_default();
         text.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
     });
-    let before = stand.sink("delivered");
     if let Some(rate) = rate {
         stand.deliver(count, rate);
     } else {
-        stand.switch().api("rustbridge pause out");
-        stand.deliver(count, 0);
-        stand.wait_for("waiting", count);
         stand.switch().api("rustbridge resume out");
     }
     wait_until(LIMIT, "all events to be delivered", || stand.sink("delivered") - before >= count);

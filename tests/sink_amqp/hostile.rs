@@ -310,6 +310,130 @@ fn a_broker_that_reads_nothing_does_not_fill_the_memory() {
 }
 
 #[test]
+fn a_broker_that_goes_on_reading_gets_what_its_socket_had_no_room_for() {
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let peer = Peer::that(move |mut stream| {
+        shake(&mut stream, 131_072);
+        assert!(wait.recv().is_ok());
+        // Everything that was handed over, and then the confirm for all of it.
+        let mut messages = 0;
+        while messages < 120 {
+            (0..3).for_each(|_| hear_frame(&mut stream));
+            messages += 1;
+        }
+        stream.write_all(&method(1, 60, 80, &[0, 0, 0, 0, 0, 0, 0, 0, 1])).unwrap();
+        drop(stream.read_to_end(&mut Vec::new()));
+    });
+    let mut publisher = Publisher::connected(config(peer.port, "x"));
+    // More than the sockets of both sides take.
+    let large = Payload { filling: 100_000, ..Payload::default() };
+    let mut number = 0;
+    let hand_over = |publisher: &mut Publisher, number: &mut u64| {
+        while *number < 120 && publisher.send(*number, &large).is_ok() {
+            *number += 1;
+        }
+    };
+    hand_over(&mut publisher, &mut number);
+    publisher.sink.rest(Duration::from_millis(1));
+    go_on.send(()).unwrap();
+    // Only ever a look and a rest, as under load: neither leaves the rest of the bytes lying.
+    let deadline = Instant::now() + PATIENCE;
+    while publisher.delivered.len() < 120 {
+        assert!(Instant::now() < deadline, "{number} sent, {} told", publisher.delivered.len());
+        hand_over(&mut publisher, &mut number);
+        assert!(publisher.sink.rest(Duration::from_millis(1)));
+        publisher.poll(Duration::ZERO).unwrap();
+    }
+    publisher.sink.close(Instant::now());
+}
+
+#[test]
+fn a_look_alone_sends_on_what_its_socket_had_no_room_for() {
+    let peer = Peer::that(move |mut stream| {
+        shake(&mut stream, 131_072);
+        (0..90).for_each(|_| hear_frame(&mut stream));
+        stream.write_all(&method(1, 60, 80, &[0, 0, 0, 0, 0, 0, 0, 0, 1])).unwrap();
+        drop(stream.read_to_end(&mut Vec::new()));
+    });
+    let mut publisher = Publisher::connected(config(peer.port, "x"));
+    let large = Payload { filling: 120_000, ..Payload::default() };
+    (0..30).for_each(|number| publisher.send(number, &large).unwrap());
+    let deadline = Instant::now() + PATIENCE;
+    while publisher.delivered.len() < 30 {
+        assert!(Instant::now() < deadline, "{} told", publisher.delivered.len());
+        publisher.poll(Duration::ZERO).unwrap();
+        std::thread::yield_now();
+    }
+    publisher.sink.close(Instant::now());
+}
+
+#[test]
+fn what_comes_during_a_rest_is_told_after_it() {
+    let (told, is_told) = std::sync::mpsc::channel();
+    let peer = Peer::that(move |mut stream| {
+        shake(&mut stream, 131_072);
+        (0..3).for_each(|_| hear_frame(&mut stream));
+        stream.write_all(&method(1, 60, 80, &[0, 0, 0, 0, 0, 0, 0, 1, 0])).unwrap();
+        told.send(()).unwrap();
+        drop(stream.read_to_end(&mut Vec::new()));
+    });
+    let mut publisher = Publisher::connected(config(peer.port, "x"));
+    publisher.send(0, &Payload::default()).unwrap();
+    // The rest sends the message; the confirm alone does not end it, the interrupt does.
+    let waker = wake(&publisher, Duration::from_millis(200));
+    let start = Instant::now();
+    assert!(publisher.sink.rest(PATIENCE));
+    assert!(start.elapsed() < PATIENCE / 2, "the interrupt ends a rest");
+    assert!(publisher.interrupt.is_raised(), "a confirm ends no rest");
+    waker.join().unwrap();
+    publisher.interrupt.clear();
+    is_told.recv().unwrap();
+    publisher.poll_until("the confirm", |publisher| publisher.delivered.len() == 1);
+}
+
+#[test]
+fn a_connection_that_ends_during_a_rest_is_told_by_the_next_poll() {
+    let peer = Peer::that(move |mut stream| {
+        shake(&mut stream, 131_072);
+        (0..3).for_each(|_| hear_frame(&mut stream));
+    });
+    let mut publisher = Publisher::connected(config(peer.port, "x"));
+    publisher.send(0, &Payload::default()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let error = loop {
+        assert!(Instant::now() < deadline, "the end is not told");
+        assert!(publisher.sink.rest(Duration::from_millis(5)));
+        if let Err(error) = publisher.poll(Duration::ZERO) {
+            break error;
+        }
+    };
+    assert!(matches!(error, SinkError::Disconnected { .. }), "{error}");
+    assert!(!publisher.sink.rest(PATIENCE), "without a connection there is none");
+}
+
+#[test]
+fn a_broker_that_confirms_nothing_is_found_by_who_only_looks_and_rests() {
+    let peer = Peer::that(move |mut stream| {
+        shake(&mut stream, 131_072);
+        drop(stream.read_to_end(&mut Vec::new()));
+    });
+    let mut silent = config(peer.port, "x");
+    silent.confirm_timeout = Duration::from_secs(1);
+    let mut publisher = Publisher::connected(silent);
+    publisher.send(0, &Payload::default()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let error = loop {
+        assert!(Instant::now() < deadline, "it is not found");
+        // A rest ends with the confirm's time at the latest.
+        assert!(publisher.sink.rest(PATIENCE));
+        if let Err(error) = publisher.poll(Duration::ZERO) {
+            break error;
+        }
+    };
+    assert!(matches!(error, SinkError::Timeout { .. }), "{error}");
+}
+
+#[test]
 fn an_interrupt_ends_every_wait() {
     // While connecting: a listener whose queue is full answers no one.
     let full = rustix::net::socket(

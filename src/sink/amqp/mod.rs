@@ -135,6 +135,12 @@ impl Sink for AmqpSink {
         polled
     }
 
+    fn rest(&mut self, pause: Duration) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        session.rest(pause);
+        true
+    }
+
     /// Not ended early by the interrupt, only by `deadline`: a shutdown raises the one for the
     /// sake of the other.
     fn close(&mut self, deadline: Instant) {

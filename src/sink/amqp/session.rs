@@ -18,11 +18,9 @@ use crate::config::template::{Purpose, Template};
 use crate::sink::{Outcome, SinkError};
 
 /// Bytes that make a write worth its system call.
-const WRITE_AT: usize = 256 << 10;
+const WRITE_AT: usize = 1 << 20;
 /// Bytes beyond which nothing more is taken: the peer does not read.
 const TAKE_UP_TO: usize = 8 << 20;
-/// How long messages may wait for more of them while the broker has others to work on.
-const HOLD: Duration = Duration::from_millis(5);
 /// Slots per message of the window: one confirm that stays away must not cost unbounded memory.
 const SPAN: usize = 64;
 /// Buffers read in one go, so that a peer that never stops talking stops nothing here.
@@ -52,17 +50,11 @@ pub(super) struct Session {
     confirm_timeout: Duration,
     declare: Declare,
     can_look: bool,
-    /// Messages in the buffer that were not handed to the socket yet, and since when.
-    held: usize,
-    held_since: Instant,
-    /// Something other than messages is in the buffer.
-    urgent: bool,
     blocked_since: Option<Instant>,
     /// A returned message, whose header is still to come.
     returning: Option<Returned>,
     /// Something changed that the publisher may act upon.
     stirred: bool,
-    pace: Pace,
 }
 
 impl Session {
@@ -96,13 +88,9 @@ impl Session {
             confirm_timeout: config.confirm_timeout,
             declare: config.declare,
             can_look: agreed.can_look,
-            held: 0,
-            held_since: now,
-            urgent: false,
             blocked_since: agreed.blocked.then_some(now),
             returning: None,
             stirred: false,
-            pace: Pace::default(),
         }
     }
 
@@ -139,10 +127,6 @@ impl Session {
             .encode(message, self.wire.out())
             .map_err(|reason| self.rejected(reason))?;
         self.confirms.push(id);
-        if self.held == 0 {
-            self.held_since = Instant::now();
-        }
-        self.held += 1;
         if self.wire.pending() >= WRITE_AT && !self.wire.is_stuck() {
             self.write();
         }
@@ -168,7 +152,6 @@ impl Session {
                 for method in methods {
                     self.wire.push(LOOKING, method)?;
                 }
-                self.urgent = true;
                 Err(self.busy())
             }
             Known::Asked | Known::Wait => Err(self.busy()),
@@ -185,23 +168,31 @@ impl Session {
 
     fn write(&mut self) {
         self.wire.write();
-        self.held = 0;
-        self.urgent = false;
         self.confirms.mark(Instant::now());
     }
 
-    /// Whether the buffer should go out now. While the broker has half a window to work on, a
-    /// little more may gather first: fewer, larger writes.
-    fn should_write(&self, now: Instant) -> bool {
-        let at_work = self.confirms.waiting().saturating_sub(self.held);
-        let held = self.held > 0;
-        self.wire.pending() > 0
-            && !self.wire.is_stuck()
-            && (!held
-                || self.urgent
-                || self.wire.pending() >= WRITE_AT
-                || at_work < self.window / 2
-                || now >= self.held_since + HOLD)
+    fn write_if_possible(&mut self) {
+        if self.wire.pending() > 0 && !self.wire.is_stuck() {
+            self.write();
+        }
+    }
+
+    /// Sends what is there, then leaves what comes lying for `pause`, or until the interrupt. What
+    /// the socket had no room for still goes out.
+    pub(super) fn rest(&mut self, pause: Duration) {
+        let until = self.wake_at(Instant::now() + pause);
+        self.write_if_possible();
+        loop {
+            // What is wrong with the connection, the next poll will tell.
+            let Ok(ready) = self.wire.wait_deaf(until) else { return };
+            if ready.writable {
+                self.write();
+            }
+            let is_over = ready.readable;
+            if ready.interrupted || is_over || Instant::now() >= until {
+                return;
+            }
+        }
     }
 
     /// One turn of the connection's life, of at most `budget`.
@@ -216,31 +207,20 @@ impl Session {
         let until = start.checked_add(budget).unwrap_or(start + Duration::from_secs(3600));
         self.stirred = false;
         self.confirms.mark(start);
-        if self.should_write(start) {
+        self.write_if_possible();
+        if budget.is_zero() && self.wire.is_stuck() && self.wire.wait(start)?.writable {
             self.write();
-        }
-        let waiting = self.confirms.waiting();
-        let saturated = !budget.is_zero() && self.is_saturated();
-        if saturated && !self.pace.pause.is_zero() {
-            self.wire.wait_deaf(until.min(start + self.pace.pause))?;
         }
         // A budget of nothing is for a look at what is there. And who was held up for long must not take the broker's heartbeats,
         // which lie there unread, for its silence.
-        let mut readable = budget.is_zero()
-            || (saturated && !self.pace.pause.is_zero())
-            || self.wire.seems_silent(start);
+        let mut readable = budget.is_zero() || self.wire.seems_silent(start);
         loop {
             if readable {
                 self.receive(outcomes, lessons)?;
-                if saturated {
-                    self.pace.learn(waiting - self.confirms.waiting(), self.window);
-                }
             }
             let now = Instant::now();
             self.watch(now)?;
-            if self.should_write(now) {
-                self.write();
-            }
+            self.write_if_possible();
             let done = outcomes.len() > before || self.stirred;
             if done || now >= until || self.wire.is_interrupted() {
                 return Ok(());
@@ -253,16 +233,10 @@ impl Session {
         }
     }
 
-    fn is_saturated(&self) -> bool {
-        self.confirms.waiting() >= self.window - self.window / 4
-            && self.confirms.waiting() - self.held >= self.window / 2
-    }
-
     /// The first moment at which something has to be done.
     fn wake_at(&self, until: Instant) -> Instant {
-        let held = (self.held > 0 && !self.wire.is_stuck()).then(|| self.held_since + HOLD);
         let confirm = self.confirm_deadline();
-        [self.wire.next_beat(), held, confirm].into_iter().flatten().fold(until, Instant::min)
+        [self.wire.next_beat(), confirm].into_iter().flatten().fold(until, Instant::min)
     }
 
     fn confirm_deadline(&self) -> Option<Instant> {
@@ -333,7 +307,6 @@ impl Session {
                 } else {
                     self.pause();
                 }
-                self.urgent = true;
                 let flow_ok = channel::AMQPMethod::FlowOk(channel::FlowOk { active });
                 self.wire.push(PUBLISHING, AMQPClass::Channel(flow_ok))
             }
@@ -393,7 +366,6 @@ impl Session {
     ) -> Result<(), SinkError> {
         let now = Instant::now();
         if channel == LOOKING {
-            self.urgent = true;
             self.stirred = true;
             lessons.destinations.not_found(closing::said(words), now);
             return self.wire.push(LOOKING, closing::channel_close_ok());
@@ -425,51 +397,5 @@ impl Session {
                 matches!(incoming, Incoming::CloseOk | Incoming::Close(_))
             });
         }
-    }
-}
-
-/// How long a publisher that always has more to send lets confirms gather before it looks.
-///
-/// A broker may tell of each message alone. With most of the window at work, looking at every
-/// telling would cost system calls and win nothing: so the pause grows until about an eighth to a
-/// quarter of the window is told at once. Where confirms come in bursts anyway there is none.
-#[derive(Debug, Default)]
-struct Pace {
-    pause: Duration,
-}
-
-impl Pace {
-    const SHORTEST: Duration = Duration::from_micros(100);
-    const LONGEST: Duration = Duration::from_millis(10);
-
-    fn learn(&mut self, told: usize, window: usize) {
-        if told == 0 || told > window / 4 {
-            self.pause /= 2;
-            if self.pause < Self::SHORTEST {
-                self.pause = Duration::ZERO;
-            }
-        } else if told < window / 8 {
-            self.pause = (self.pause * 2).clamp(Self::SHORTEST, Self::LONGEST);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pause_grows_while_confirms_trickle_and_goes_when_they_come_in_bursts() {
-        let mut pace = Pace::default();
-        (0..4).for_each(|_| pace.learn(1, 1024));
-        assert_eq!(pace.pause, Pace::SHORTEST * 8);
-        pace.learn(200, 1024);
-        assert_eq!(pace.pause, Pace::SHORTEST * 8);
-        (0..20).for_each(|_| pace.learn(1, 1024));
-        assert_eq!(pace.pause, Pace::LONGEST);
-        (0..20).for_each(|_| pace.learn(900, 1024));
-        assert_eq!(pace.pause, Duration::ZERO);
-        pace.learn(0, 1024);
-        assert_eq!(pace.pause, Duration::ZERO);
     }
 }
