@@ -119,7 +119,12 @@ fn round(stand: &mut Stand, sink: &Sink<'_>, case: &Case, backlog: u64, found: &
     let without = sink.line("<param name=\"spool-mode\" value=\"off\"/>");
     stand.with_module(&without, |stand| found.steady.push(steady(stand, backlog)));
     let with = sink.line("<param name=\"spool-max-bytes\" value=\"17179869184\"/>");
-    stand.with_module(&with, |stand| outage(stand, sink.proxy, case, backlog, found));
+    stand.switch().api("bench mark end");
+    stand.with_module(&with, |stand| {
+        stand.switch().api("bench mark begin");
+        outage(stand, sink.proxy, case, backlog, found);
+    });
+    stand.switch().api("bench mark off");
 }
 
 fn report(broker: &str, case: &Case, found: &Found, results: &mut Results) {

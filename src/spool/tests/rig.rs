@@ -91,6 +91,9 @@ pub(super) struct Rig {
     pub(super) flight: Vec<Position>,
     /// Everything that ever was accepted.
     pub(super) known: HashMap<u64, Rec>,
+    /// A power cut has destroyed the header of a segment. Whether that is before the cursor cannot be known, so it is read again
+    /// if its file is there again; the cursor goes back to it, and what was acknowledged behind it comes twice as well.
+    pub(super) repeats: bool,
     pub(super) now: Instant,
     pub(super) next_seq: u64,
 }
@@ -104,6 +107,7 @@ impl Rig {
             model: VecDeque::new(),
             flight: Vec::new(),
             known: HashMap::new(),
+            repeats: false,
             now: Instant::now(),
             next_seq: 1,
         };
@@ -256,6 +260,11 @@ impl Rig {
         self.flight.clear();
         self.spool.take().unwrap().close().unwrap();
         let recovery = self.open().unwrap();
+        if self.repeats {
+            let found = self.found();
+            self.compare(&found);
+            self.adopt(found);
+        }
         assert_eq!(recovery.records as usize, self.model.len());
         self.check();
         recovery
@@ -265,20 +274,29 @@ impl Rig {
     /// only the last, in front.
     pub(super) fn crash_and_reopen(&mut self) {
         let found = self.crash();
-        let again = found.len().saturating_sub(self.model.len());
-        let (_, rest) = found.split_at(again);
-        let wanted: Vec<Rec> = self.model.iter().cloned().collect();
-        assert!(rest == wanted, "waiting {:?}, expected {:?}", list(&found), list(&wanted));
+        if self.repeats {
+            self.compare(&found);
+        } else {
+            let again = found.len().saturating_sub(self.model.len());
+            let (_, rest) = found.split_at(again);
+            let wanted: Vec<Rec> = self.model.iter().cloned().collect();
+            assert!(rest == wanted, "waiting {:?}, expected {:?}", list(&found), list(&wanted));
+        }
         self.adopt(found);
     }
 
     /// The same after calls have failed: what was refused may turn up as well.
     pub(super) fn crash_after_faults(&mut self) {
         let found = self.crash();
+        self.compare(&found);
+        self.adopt(found);
+    }
+
+    /// Requires everything that waits to be there, in order; others may stand between.
+    fn compare(&self, found: &[Rec]) {
         let wanted: Vec<Rec> = self.model.iter().cloned().collect();
         let kept: Vec<Rec> = found.iter().filter(|rec| wanted.contains(rec)).cloned().collect();
-        assert!(kept == wanted, "waiting {:?}, expected {:?}", list(&found), list(&wanted));
-        self.adopt(found);
+        assert!(kept == wanted, "waiting {:?}, expected {:?}", list(found), list(&wanted));
     }
 
     fn crash(&mut self) -> Vec<Rec> {
@@ -286,6 +304,11 @@ impl Rig {
         self.spool = None;
         let opened = (0..4).map(|_| self.open()).find(Result::is_ok);
         opened.expect("a fault passes, and then the spool opens").unwrap();
+        self.found()
+    }
+
+    /// Everything that can be read.
+    fn found(&mut self) -> Vec<Rec> {
         let stored = drain(self.spool());
         let found: Vec<Rec> = stored.iter().map(Rec::from).collect();
         for rec in &found {
@@ -300,12 +323,10 @@ impl Rig {
         let undurable = self.spool().stats().undurable_records as usize;
         self.spool = None;
         self.sim.lose_power(dice);
-        self.open().unwrap();
-        let stored = drain(self.spool());
-        let found: Vec<Rec> = stored.iter().map(Rec::from).collect();
-        for rec in &found {
-            assert_eq!(Some(rec), self.known.get(&rec.seq), "only what was accepted comes back");
-        }
+        let recovery = self.open().unwrap();
+        // Of a header as long as it is, nothing else is reported there.
+        self.repeats |= recovery.damage.iter().any(|damage| damage.offset == 0);
+        let found = self.found();
         let durable: Vec<u64> =
             self.model.iter().take(self.model.len() - undurable).map(|rec| rec.seq).collect();
         let kept: Vec<u64> =
