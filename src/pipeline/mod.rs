@@ -33,6 +33,7 @@ pub use publisher::Settings;
 pub use status::{SinkState, SinkStatus, SpoolStatus, StatusBoard};
 pub use store::StoreSettings;
 pub use succession::Leftover;
+pub use syncer::SyncThread;
 pub use thread::{Background, Prepare, SpawnError, ThreadError};
 
 use crate::queue::{Pool, Ring};

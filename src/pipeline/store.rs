@@ -47,8 +47,6 @@ pub(super) struct Store {
     records: u64,
     /// Positions read and not yet passed by the cursor, in order, and whether each is settled.
     reading: VecDeque<(Position, bool)>,
-    /// The stored form of what is being appended.
-    bytes: Vec<u8>,
     read: Vec<Stored>,
     said: Option<String>,
 }
@@ -79,7 +77,6 @@ impl Store {
             open_at: Instant::now(),
             records: 0,
             reading: VecDeque::new(),
-            bytes: Vec::new(),
             read: Vec::new(),
             said: None,
         }
@@ -187,11 +184,17 @@ impl Store {
     pub(super) fn append(&mut self, items: &mut VecDeque<Item>, boot: &str) -> Vec<Item> {
         let mut taken = Vec::new();
         while !items.is_empty() {
-            let batch = self.encode(items, boot);
             let Some(spool) = self.spool.as_mut() else { break };
-            let entries = entries(items.iter(), &batch, &self.bytes);
-            let appended = spool.append(&entries);
-            let wanted = entries.len();
+            let mut batch = spool.batch();
+            for item in items.iter() {
+                if batch.size() >= APPEND_BYTES {
+                    break;
+                }
+                let class = item.record.class().number();
+                batch.push(item.stamp.seq, class, |out| store(item, &self.names, boot, out));
+            }
+            let wanted = batch.len();
+            let appended = spool.append(batch);
             self.records += u64::try_from(appended.accepted).unwrap_or(0);
             taken.extend(items.drain(..appended.accepted.min(items.len())));
             match appended.error {
@@ -211,9 +214,29 @@ impl Store {
     /// Puts messages in front of everything that is in it, durable at once.
     pub(super) fn prepend(&mut self, items: &mut VecDeque<Item>, boot: &str) -> Vec<Item> {
         self.rewind();
-        let batch = self.encode_all(items, boot);
         let Some(spool) = self.spool.as_mut() else { return Vec::new() };
-        match spool.prepend(&entries(items.iter(), &batch, &self.bytes)) {
+        let mut bytes = Vec::new();
+        let ends: Vec<usize> = items
+            .iter()
+            .map(|item| {
+                store(item, &self.names, boot, &mut bytes);
+                bytes.len()
+            })
+            .collect();
+        let mut start = 0;
+        let entries: Vec<Entry<'_>> = items
+            .iter()
+            .zip(ends)
+            .map(|(item, end)| {
+                let payload = bytes.get(std::mem::replace(&mut start, end)..end);
+                Entry {
+                    seq: item.stamp.seq,
+                    class: item.record.class().number(),
+                    payload: payload.unwrap_or_default(),
+                }
+            })
+            .collect();
+        match spool.prepend(&entries) {
             Ok(()) => {
                 self.records += u64::try_from(items.len()).unwrap_or(0);
                 items.drain(..).collect()
@@ -223,31 +246,6 @@ impl Store {
                 Vec::new()
             }
         }
-    }
-
-    /// Stored forms of as many items as make one append, as ranges of `bytes`.
-    fn encode(&mut self, items: &VecDeque<Item>, boot: &str) -> Vec<std::ops::Range<usize>> {
-        self.bytes.clear();
-        let mut ranges = Vec::new();
-        for item in items {
-            if self.bytes.len() >= APPEND_BYTES {
-                break;
-            }
-            ranges.push(self.encode_one(item, boot));
-        }
-        ranges
-    }
-
-    fn encode_all(&mut self, items: &VecDeque<Item>, boot: &str) -> Vec<std::ops::Range<usize>> {
-        self.bytes.clear();
-        items.iter().map(|item| self.encode_one(item, boot)).collect()
-    }
-
-    fn encode_one(&mut self, item: &Item, boot: &str) -> std::ops::Range<usize> {
-        let start = self.bytes.len();
-        let boot = item.boot.as_deref().unwrap_or(boot);
-        item.record.store(&self.names, boot, item.stamp.reuse, &mut self.bytes);
-        start..self.bytes.len()
     }
 
     /// The next messages that were not read yet, up to `max`, in records from `pool`. Damaged ones
@@ -406,17 +404,8 @@ impl Store {
     }
 }
 
-fn entries<'e>(
-    items: impl Iterator<Item = &'e Item>,
-    ranges: &[std::ops::Range<usize>],
-    bytes: &'e [u8],
-) -> Vec<Entry<'e>> {
-    items
-        .zip(ranges)
-        .map(|(item, range)| Entry {
-            seq: item.stamp.seq,
-            class: item.record.class().number(),
-            payload: bytes.get(range.clone()).unwrap_or_default(),
-        })
-        .collect()
+/// Appends the stored form of a message to `out`.
+fn store(item: &Item, names: &EventNames, boot: &str, out: &mut Vec<u8>) {
+    let boot = item.boot.as_deref().unwrap_or(boot);
+    item.record.store(names, boot, item.stamp.reuse, out);
 }

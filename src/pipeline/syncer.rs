@@ -12,7 +12,7 @@ use crate::spool::{Syncer, Syncing};
 
 /// Such a thread, owned by the store whose spool it serves.
 #[derive(Debug)]
-pub(super) struct SyncThread {
+pub struct SyncThread {
     jobs: Sender<Job>,
     thread: Owned,
 }
@@ -28,7 +28,11 @@ const JOBS: usize = 1;
 
 impl SyncThread {
     /// Starts it for the sink `name`.
-    pub(super) fn start(name: &str, prepare: Prepare) -> Result<Self, SpawnError> {
+    ///
+    /// # Errors
+    ///
+    /// When the process can start no thread.
+    pub fn start(name: &str, prepare: Prepare) -> Result<Self, SpawnError> {
         let (jobs, inbox) = bounded::<Job>(JOBS);
         let thread = spawn(&format!("rs-{name}"), prepare, move || {
             for Job { file, done } in inbox {
@@ -40,12 +44,12 @@ impl SyncThread {
     }
 
     /// What a spool asks it by.
-    pub(super) fn syncer(&self) -> Arc<dyn Syncer> {
+    pub fn syncer(&self) -> Arc<dyn Syncer> {
         Arc::new(Jobs(self.jobs.clone()))
     }
 
     /// Ends it, once the spool is gone. What it is at is waited for, as if it were done here.
-    pub(super) fn end(self) {
+    pub fn end(self) {
         drop(self.jobs);
         self.thread.join();
     }

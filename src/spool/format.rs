@@ -242,14 +242,41 @@ pub(super) fn encode_record(
     entry: &Entry<'_>,
     age_ms: u32,
 ) {
-    let len = saturate(to_u64(entry.payload.len()));
-    let mut head = record_head(identity.id, len, offset, entry.seq, entry.class, age_ms);
-    let crc = record_crc(identity, &head, entry.payload);
+    let start = out.len();
+    out.extend_from_slice(&open_head(entry.payload.len(), entry.seq, entry.class));
+    out.extend_from_slice(entry.payload);
+    if let Some(record) = out.get_mut(start..) {
+        complete_record(record, identity, offset, age_ms);
+    }
+}
+
+/// The head of a record that has no place in a segment yet.
+pub(super) fn open_head(len: usize, seq: u64, class: u8) -> [u8; 32] {
+    record_head(0, saturate(to_u64(len)), 0, seq, class, 0)
+}
+
+/// Reads a head that [`open_head`] made, completed or not.
+pub(super) fn peek_head(bytes: &[u8]) -> Option<RecordHead> {
+    Some(RecordHead {
+        id: u64_at(bytes, 0)?,
+        len: u32_at(bytes, 8)?,
+        crc: u32_at(bytes, 12)?,
+        seq: u64_at(bytes, 16)?,
+        class: *bytes.get(24)?,
+        age_ms: u32_at(bytes, 28)?,
+    })
+}
+
+/// Completes a record with an open head as it will stand at `offset` of the segment.
+pub(super) fn complete_record(record: &mut [u8], identity: &Identity, offset: u64, age_ms: u32) {
+    let Some((place, payload)) = record.split_first_chunk_mut::<32>() else { return };
+    let Some(open) = peek_head(place) else { return };
+    let mut head = record_head(identity.id, open.len, offset, open.seq, open.class, age_ms);
+    let crc = record_crc(identity, &head, payload);
     if let Some(place) = head.get_mut(12..16) {
         place.copy_from_slice(&crc.to_le_bytes());
     }
-    out.extend_from_slice(&head);
-    out.extend_from_slice(entry.payload);
+    *place = head;
 }
 
 /// The head with the low half of its offset where the CRC will be, as the CRC is taken over it.
@@ -273,14 +300,7 @@ fn record_crc(identity: &Identity, head: &[u8; 32], payload: &[u8]) -> u32 {
 
 /// Reads a record's head, refusing what no record has. The payload is not looked at.
 pub(super) fn decode_head(bytes: &[u8]) -> Option<RecordHead> {
-    let head = RecordHead {
-        id: u64_at(bytes, 0)?,
-        len: u32_at(bytes, 8)?,
-        crc: u32_at(bytes, 12)?,
-        seq: u64_at(bytes, 16)?,
-        class: *bytes.get(24)?,
-        age_ms: u32_at(bytes, 28)?,
-    };
+    let head = peek_head(bytes)?;
     let quiet = bytes.get(25..28)?.iter().all(|byte| *byte == 0);
     (head.id != 0 && head.class <= 2 && quiet).then_some(head)
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use super::Heal;
 use super::error::SpoolError;
 use super::queue::{Spool, Trouble};
-use super::segment::split_records;
 
 /// How often to look whether the folder is still there.
 const FOLDER_CHECK: Duration = Duration::from_secs(1);
@@ -98,10 +97,10 @@ impl Spool {
             // Of a file that is gone; all that it covers is still in memory.
             self.underway = None;
             if let Some(segment) = self.segments.back_mut() {
-                segment.records = segment.records.saturating_sub(self.pending_records);
-                if self.pending_records > 0 {
+                segment.records = segment.records.saturating_sub(self.pending.records());
+                if self.pending.records() > 0 {
                     segment.end = durable_end;
-                    let kept = split_records(&self.pending).next().map(|(entry, _)| entry.seq);
+                    let kept = self.pending.entries().next().map(|entry| entry.seq);
                     segment.last_seq = kept.map_or(segment.last_seq, |seq| seq.saturating_sub(1));
                     let index = segment.records;
                     self.floor = Some(super::format::Mark { ordinal, index, offset: durable_end });

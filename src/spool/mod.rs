@@ -31,6 +31,7 @@
 //! beside the log (the place where the bugs of other spools are), recycling files (stale records),
 //! a key-value store (write amplification and background threads for a plain queue).
 
+mod batch;
 mod cursor;
 mod error;
 mod format;
@@ -57,6 +58,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use self::batch::Batch;
 pub use self::error::SpoolError;
 pub use self::queue::Spool;
 pub use self::storage::{Disk, Found, Lock, Storage, StorageFile, Syncer, Syncing};

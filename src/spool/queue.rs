@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::batch::Pending;
 use super::cursor::Cursor;
 use super::error::SpoolError;
 use super::format::{FOOTER, HEADER, Mark, RECORD, decode_head, to_u64, to_usize};
@@ -32,10 +33,8 @@ pub struct Spool {
     pub(super) lowest_ordinal: u64,
     /// Where to append: the last of `segments`.
     pub(super) active: Option<Active>,
-    /// The encoded records of the active segment that are not durable yet. Kept because after a
-    /// failed fsync the file cannot be trusted to still have them.
-    pub(super) pending: Vec<u8>,
-    pub(super) pending_records: u64,
+    /// The records of the active segment that are not durable yet.
+    pub(super) pending: Pending,
     /// A sync of the active segment on another thread.
     pub(super) underway: Option<Underway>,
     /// Set while `pending` has lost its segment to a failed fsync: the place from which on the
@@ -122,7 +121,7 @@ impl Spool {
 
     /// True when nothing unacknowledged is left: the next event need not go through the spool.
     pub fn is_empty(&self) -> bool {
-        self.pending_records == 0
+        self.pending.records() == 0
             && self.segments.iter().all(|segment| {
                 segment.ordinal() < self.acked.ordinal
                     || segment.end <= self.begin_of(segment).offset
@@ -148,8 +147,8 @@ impl Spool {
             read_total: self.counts.read,
             in_flight: 0,
             durable_seq: self.counts.durable_seq,
-            undurable_records: self.pending_records,
-            undurable_bytes: to_u64(self.pending.len()),
+            undurable_records: self.pending.records(),
+            undurable_bytes: to_u64(self.pending.bytes()),
             segments: to_u64(self.segments.len() + self.retired.len()),
             quarantined: self.counts.quarantined,
             fsync_errors: self.counts.fsync_errors,
@@ -173,8 +172,8 @@ impl Spool {
             };
         }
         if self.floor.is_some() {
-            stats.records += self.pending_records;
-            stats.bytes += to_u64(self.pending.len());
+            stats.records += self.pending.records();
+            stats.bytes += to_u64(self.pending.bytes());
             stats.newest_seq = self.counts.appended_seq;
         }
         if let Some((seq, unix_ms)) = self.oldest() {

@@ -264,7 +264,7 @@ impl Spool {
             }
         }
         if is_active {
-            whole += self.pending_records;
+            whole += self.pending.records();
         }
         let lost = segment.records.saturating_sub(whole);
         segment.records = segment.records.min(whole);

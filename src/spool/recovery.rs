@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::batch::Pending;
 use super::cursor::Cursor;
 use super::error::SpoolError;
 use super::format::{self, FOOTER};
@@ -54,8 +55,7 @@ impl Spool {
             segments: found.segments.into(),
             retired: found.retired.into(),
             active: None,
-            pending: Vec::new(),
-            pending_records: 0,
+            pending: Pending::default(),
             underway: None,
             floor: None,
             acked,

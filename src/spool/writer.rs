@@ -3,14 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::batch::Batch;
 use super::error::SpoolError;
 use super::format::{
-    self, FOOTER, HEADER, Header, Identity, Link, MAX_SEGMENT, Mark, RECORD, record_bytes, to_u64,
+    self, FOOTER, HEADER, Header, Identity, Link, MAX_SEGMENT, Mark, RECORD, RecordHead, to_u64,
 };
 use super::queue::{Active, Covered, Spool, Underway};
-use super::segment::{Builder, Segment, split_records};
+use super::segment::{Builder, Segment};
 use super::storage::write_all;
-use super::{Appended, Entry, Fsync, MAX_UNDURABLE_BYTES, MUCH_UNDURABLE_BYTES};
+use super::{Appended, Fsync, MAX_UNDURABLE_BYTES, MUCH_UNDURABLE_BYTES};
 
 /// The cursor is written at most this often, except when a segment is done.
 const CURSOR_INTERVAL: Duration = Duration::from_millis(100);
@@ -18,24 +19,31 @@ const CURSOR_INTERVAL: Duration = Duration::from_millis(100);
 const CURSOR_RETRY: Duration = Duration::from_secs(1);
 
 impl Spool {
-    /// Stores entries in order, in one write per segment touched, and returns how many.
+    /// An empty batch for the next [`append`](Self::append).
+    pub fn batch(&mut self) -> Batch {
+        self.pending.batch()
+    }
+
+    /// Stores records in order, in one write per segment touched, and returns how many.
     ///
     /// Fewer than all means there is no room or writing failed, as the error says; the rest is
     /// still the caller's, and no part of it is on disk. An error with all accepted means they are
     /// held in memory until [`try_heal`](Self::try_heal) finds a way to make them durable.
-    pub fn append(&mut self, entries: &[Entry<'_>]) -> Appended {
+    pub fn append(&mut self, batch: impl Into<Batch>) -> Appended {
+        self.pending.take_in(batch.into());
         let mut accepted = 0;
-        while let Some(rest) = entries.get(accepted..).filter(|rest| !rest.is_empty()) {
-            let (taken, result) = self.append_some(rest);
+        let mut error = None;
+        while error.is_none()
+            && let Some(first) = self.pending.next()
+        {
+            let (taken, result) = self.append_some(&first);
             accepted += taken;
-            if let Err(error) = result {
-                return Appended { accepted, error: Some(error) };
-            }
+            error = result.err();
         }
-        let error = match self.config.fsync {
-            Fsync::Always => self.commit_data().err(),
-            Fsync::Interval(_) | Fsync::Never => None,
-        };
+        self.pending.give_up_rest();
+        if error.is_none() && self.config.fsync == Fsync::Always {
+            error = self.commit_data().err();
+        }
         Appended { accepted, error }
     }
 
@@ -51,7 +59,7 @@ impl Spool {
             settled
         } else if self.floor.is_some() {
             Err(self.suspended())
-        } else if self.pending_records > 0 && is_due(self.data_deadline(), now) {
+        } else if self.pending.records() > 0 && is_due(self.data_deadline(), now) {
             self.clock.data_synced = Some(now);
             self.begin_commit()
         } else {
@@ -73,7 +81,7 @@ impl Spool {
 
     /// When [`commit`](Self::commit) will have something to do; `None` if nothing waits for it.
     pub fn next_commit(&self) -> Option<Instant> {
-        let data = (self.pending_records > 0 && self.floor.is_none())
+        let data = (self.pending.records() > 0 && self.floor.is_none())
             .then(|| self.data_deadline().unwrap_or_else(Instant::now));
         let cursor = self.cursor_dirty.then(|| self.cursor_deadline().unwrap_or_else(Instant::now));
         match (data, cursor) {
@@ -99,15 +107,14 @@ impl Spool {
         written.checked_add(pause)
     }
 
-    /// Appends as many as fit into the active segment, making a new one if none does.
-    fn append_some(&mut self, entries: &[Entry<'_>]) -> (usize, Result<(), SpoolError>) {
-        let Some(first) = entries.first() else { return (0, Ok(())) };
+    /// Appends as many as fit into the active segment, making a new one if `first` does not.
+    fn append_some(&mut self, first: &RecordHead) -> (usize, Result<(), SpoolError>) {
         if self.trouble.is_some() {
             return (0, Err(self.suspended()));
         }
-        let need = record_bytes(first.payload);
+        let need = RECORD + u64::from(first.len);
         if need > self.payload_limit() + RECORD {
-            let (path, len) = (self.config.dir.clone(), to_u64(first.payload.len()));
+            let (path, len) = (self.config.dir.clone(), u64::from(first.len));
             return (0, Err(SpoolError::TooLarge { path, len, limit: self.payload_limit() }));
         }
         if !self.has_room(need)
@@ -119,43 +126,26 @@ impl Spool {
         let (Some(active), Some(segment)) = (self.active.as_mut(), self.segments.back_mut()) else {
             return (0, Err(self.suspended()));
         };
-        let begin = self.pending.len();
         let (start, age) = (segment.end, segment.age(now_ms));
-        let mut end = start;
-        let mut taken = 0usize;
-        for entry in entries {
-            let after = end + record_bytes(entry.payload);
-            let batch_full = taken > 0 && self.pending.len() >= MAX_UNDURABLE_BYTES;
-            if batch_full || after + FOOTER > active.capacity {
-                break;
-            }
-            let entry = Entry { class: entry.class.min(2), ..*entry };
-            format::encode_record(&mut self.pending, &segment.identity, end, &entry, age);
-            end = after;
-            taken += 1;
-        }
-        let batch = self.pending.get(begin..).unwrap_or_default();
-        let (written, result) = write_all(active.file.as_ref(), batch, start);
+        let records = self.pending.complete(&segment.identity, start, active.capacity, age);
+        let (written, result) = write_all(active.file.as_ref(), records, start);
         // Whole records that did get written count, so that nothing is on disk that does not.
         let mut whole = 0usize;
-        for entry in entries.iter().take(taken) {
-            let after = segment.end + record_bytes(entry.payload);
+        while let Some(head) = self.pending.next() {
+            let after = segment.end + RECORD + u64::from(head.len);
             if after > start + to_u64(written) {
                 break;
             }
-            segment.note(entry.seq, entry.class, after);
-            self.counts.appended_seq = Some(entry.seq);
+            segment.note(head.seq, head.class, after);
+            self.counts.appended_seq = Some(head.seq);
+            self.pending.wrote(&head);
             whole += 1;
         }
-        let kept = format::to_usize(segment.end - start);
-        self.pending.truncate(begin + kept);
         segment.disk = segment.disk.max(segment.end);
         self.counts.appended += to_u64(whole);
-        self.pending_records += to_u64(whole);
         let name = segment.name();
         if !self.syncs() {
-            self.pending.clear();
-            self.pending_records = 0;
+            self.pending.all_durable();
             self.counts.durable_seq = self.counts.appended_seq;
         }
         if let Err(error) = result {
@@ -163,9 +153,9 @@ impl Spool {
             self.degrade(&error);
             return (whole, Err(error));
         }
-        let result = if self.pending.len() >= MAX_UNDURABLE_BYTES {
+        let result = if self.pending.bytes() >= MAX_UNDURABLE_BYTES {
             self.await_sync().and_then(|()| self.begin_commit())
-        } else if self.pending.len() >= MUCH_UNDURABLE_BYTES {
+        } else if self.pending.bytes() >= MUCH_UNDURABLE_BYTES {
             let settled = self.settle_sync();
             if settled.is_ok() {
                 self.begin_sync();
@@ -315,7 +305,7 @@ impl Spool {
         if self.floor.is_some() {
             return Err(self.suspended());
         }
-        if self.pending_records == 0 {
+        if self.pending.records() == 0 {
             return Ok(());
         }
         self.sync_active()
@@ -332,7 +322,7 @@ impl Spool {
         if !matches!(self.config.fsync, Fsync::Interval(_)) || self.floor.is_some() {
             return false;
         }
-        if self.underway.is_some() || self.pending_records == 0 {
+        if self.underway.is_some() || self.pending.records() == 0 {
             return true;
         }
         let (Some(active), Some(segment)) = (&self.active, self.segments.back()) else {
@@ -340,8 +330,8 @@ impl Spool {
         };
         let covers = Covered {
             end: segment.end,
-            bytes: self.pending.len(),
-            records: self.pending_records,
+            bytes: self.pending.bytes(),
+            records: self.pending.records(),
             last_seq: self.counts.appended_seq,
         };
         self.underway = active.file.begin_sync().map(|sync| Underway { sync, covers });
@@ -370,8 +360,7 @@ impl Spool {
         }
         if let Some(active) = self.active.as_mut() {
             active.durable_end = covers.end;
-            self.pending.drain(..covers.bytes.min(self.pending.len()));
-            self.pending_records = self.pending_records.saturating_sub(covers.records);
+            self.pending.durable(covers.bytes, covers.records);
             self.counts.durable_seq = covers.last_seq;
         }
         Ok(())
@@ -389,8 +378,7 @@ impl Spool {
         };
         let Err(error) = active.file.sync_data() else {
             active.durable_end = segment.end;
-            self.pending.clear();
-            self.pending_records = 0;
+            self.pending.all_durable();
             self.counts.durable_seq = self.counts.appended_seq;
             return Ok(());
         };
@@ -407,9 +395,9 @@ impl Spool {
         drop(active);
         let path = self.path_of(&segment_name_of(self.segments.back()));
         let error = SpoolError::io("sync a segment", &path, error);
-        log::error!("{error}; writing {} records anew", self.pending_records);
+        log::error!("{error}; writing {} records anew", self.pending.records());
         if let Some(segment) = self.segments.back_mut() {
-            segment.records = segment.records.saturating_sub(self.pending_records);
+            segment.records = segment.records.saturating_sub(self.pending.records());
             segment.end = durable_end;
             segment.class_bytes = None;
             if let Some(seq) = self.counts.durable_seq.filter(|_| segment.records > 0) {
@@ -424,9 +412,9 @@ impl Spool {
     /// Writes what a failed fsync left in doubt to a fresh segment and makes it durable there.
     pub(super) fn rewrite_pending(&mut self) -> Result<(), SpoolError> {
         let Some(floor) = self.floor else { return Ok(()) };
-        let first_seq = split_records(&self.pending).next().map_or(0, |(entry, _)| entry.seq);
+        let first_seq = self.pending.entries().next().map_or(0, |entry| entry.seq);
         let header = self.next_header(Link::Instead { floor }, first_seq);
-        let need = HEADER + to_u64(self.pending.len()) + FOOTER;
+        let need = HEADER + to_u64(self.pending.bytes()) + FOOTER;
         // Accepted is accepted: the bound on the folder does not apply to this, but it does not
         // take a full segment's room beyond the bound either.
         let spare = self.config.max_bytes.saturating_sub(self.disk_bytes());
@@ -441,8 +429,7 @@ impl Spool {
             }
         };
         self.floor = None;
-        self.pending.clear();
-        self.pending_records = 0;
+        self.pending.all_durable();
         self.counts.durable_seq = self.counts.appended_seq;
         self.shrink_abandoned();
         self.active = Some(Active { file, durable_end: segment.end, capacity });
@@ -459,7 +446,7 @@ impl Spool {
         let (storage, dir) = (self.storage.as_ref(), self.config.dir.as_path());
         let mut builder =
             Builder::create(storage, dir, header, capacity).map_err(|error| (error, false))?;
-        for (entry, _) in split_records(&self.pending) {
+        for entry in self.pending.entries() {
             if let Err(error) = builder.add(&entry, 0) {
                 builder.discard(storage);
                 return Err((error, false));

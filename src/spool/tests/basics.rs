@@ -177,7 +177,7 @@ fn a_million_records_take_no_memory_of_their_own() {
     let spool = rig.spool();
     assert_eq!(spool.stats().records, 1_000_000);
     assert!(spool.segments.len() <= 6, "one entry for each segment");
-    assert!(spool.pending.capacity() <= 2 * MAX_UNDURABLE_BYTES);
+    assert!(spool.pending.footprint() <= 2 * MAX_UNDURABLE_BYTES);
     let mut read = Vec::new();
     let mut last = None;
     for _ in 0..10 {
