@@ -126,8 +126,8 @@ impl Pending {
         let begin = held.to;
         let (mut at, mut offset) = (begin, start);
         while let Some(rest) = held.bytes.get_mut(at..) {
-            let Some(head) = format::peek_head(rest) else { break };
-            let size = RECORD + u64::from(head.len);
+            let Some(next) = format::peek_head(rest) else { break };
+            let size = RECORD + u64::from(next.len);
             let is_enough = at > begin && waiting + (at - begin) >= MAX_UNDURABLE_BYTES;
             let Some(record) = rest.get_mut(..to_usize(size)) else { break };
             if is_enough || offset + size + FOOTER > limit {
