@@ -82,7 +82,9 @@ pub struct Record {
     /// nothing but a copy, and whoever copies may write a little beyond what he counts.
     bytes: Vec<u8>,
     used: usize,
-    /// Something is missing: there was no memory for it.
+    /// Where there is no memory, something is left out instead of ending the process.
+    may_be_cut: bool,
+    /// Something was left out.
     cut: bool,
 }
 
@@ -122,6 +124,7 @@ impl Record {
             headers: 0,
             bytes: vec![0; capacity],
             used: 0,
+            may_be_cut: false,
             cut: false,
         }
     }
@@ -142,7 +145,20 @@ impl Record {
     /// Empties the record and starts it anew. `subclass` is the name a CUSTOM event goes by.
     #[inline]
     pub fn begin(&mut self, kind: EventKind, class: Class, subclass: Option<&[u8]>) {
+        self.start(kind, class, subclass, false);
+    }
+
+    /// The same for whoever must not end the process for want of memory: what there is none for is left out, and the record then
+    /// [is cut](Self::is_cut).
+    #[inline]
+    pub fn begin_or_cut(&mut self, kind: EventKind, class: Class, subclass: Option<&[u8]>) {
+        self.start(kind, class, subclass, true);
+    }
+
+    #[inline]
+    fn start(&mut self, kind: EventKind, class: Class, subclass: Option<&[u8]>, may_be_cut: bool) {
         self.used = 0;
+        self.may_be_cut = may_be_cut;
         self.cut = false;
         self.kind = kind;
         self.class = class;
@@ -201,18 +217,20 @@ impl Record {
         }
     }
 
-    /// Makes room for `more` bytes, and for some beyond. Where the system has no memory there is less: what is appended then is
-    /// left out, and the record [is cut](Self::is_cut).
+    /// Makes room for `more` bytes, and for some beyond: less, or none, where the system has no memory and the record was
+    /// [begun](Self::begin_or_cut) for that.
     #[cold]
     pub fn grow(&mut self, more: usize) {
         let least = self.used + more;
         let wanted = least.max(self.bytes.len() * 2).max(64);
-        if !self.extend_to(wanted) {
+        if !self.may_be_cut {
+            self.bytes.resize(wanted, 0);
+        } else if !self.extend_to(wanted) {
             self.extend_to(least);
         }
     }
 
-    /// An allocation that fails would end the whole switch, so none here may.
+    /// An allocation that fails ends the process: here it is tried first.
     fn extend_to(&mut self, len: usize) -> bool {
         let more = len.saturating_sub(self.bytes.len());
         let has_room = self.bytes.try_reserve_exact(more).is_ok();
@@ -400,8 +418,6 @@ impl Record {
             name => names.kind(name).unwrap_or(EventKind::UNKNOWN),
         };
         self.class = Class::from_number(class);
-        // Not for a dispatch thread, and not to be lost: without memory this ends the switch, as it does everywhere else.
-        self.bytes.resize(self.bytes.len().max(bytes.len()), 0);
         self.put(bytes);
         self.subclass_len = subclass_len;
         Ok((boot, reuse))

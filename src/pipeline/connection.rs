@@ -102,13 +102,16 @@ impl Publisher {
         let window = sink.window();
         let limits = self.ring.limits();
         let (events, bytes) = self.ring.held();
+        let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         // Events as large as those that are held now.
-        let size = usize::try_from(bytes / events.max(1)).unwrap_or(usize::MAX).max(1);
+        let size = number(bytes / events.max(1)).max(1);
+        let free_events = limits.events.saturating_sub(number(events));
+        let free_bytes = limits.bytes.saturating_sub(number(bytes));
         let round = Round {
             taken: std::mem::take(&mut self.taken),
             handed: std::mem::take(&mut self.handed),
             window,
-            room: limits.events.min(limits.bytes / size),
+            room: free_events.min(free_bytes / size),
             is_full: self.window.len() >= window && !self.head.is_empty(),
         };
         let wait = self.pace.next(round, Instant::now());

@@ -80,7 +80,10 @@ impl Publisher {
                 self.packed += packed.capacity();
                 if self.packed >= STRIDE / 2 {
                     self.packed = 0;
-                    drop(hint::black_box(Vec::<u8>::with_capacity(STRIDE)));
+                    let mut ahead = Vec::<u8>::new();
+                    // Only to have it: without memory there is nothing to have.
+                    drop(ahead.try_reserve_exact(STRIDE));
+                    drop(hint::black_box(ahead));
                 }
                 self.pool.release(record);
                 Arc::new(packed)

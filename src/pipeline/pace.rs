@@ -36,7 +36,7 @@ pub(super) struct Round {
     /// How many messages may be in flight. An eighth of them may be confirmed, and as much room be
     /// unused, before the publisher looks.
     pub(super) window: usize,
-    /// How many events the queue has room for. No more than a sixteenth may gather in the ring.
+    /// How many more events the queue has room for. No more than a sixteenth may gather in the ring.
     pub(super) room: usize,
     /// Messages wait because the window is full.
     pub(super) is_full: bool,

@@ -80,9 +80,9 @@ impl Pool {
 
     /// Gives a record back. Of several holders the last one's goes to the pool.
     pub fn release(&self, mut record: Arc<Record>) {
-        let Some(capacity) = Arc::get_mut(&mut record).map(|record| record.capacity()) else {
-            return;
-        };
+        // One that is cut says nothing of what events need, and its memory is needed elsewhere.
+        let whole = Arc::get_mut(&mut record).filter(|record| !record.is_cut());
+        let Some(capacity) = whole.map(|record| record.capacity()) else { return };
         let usual = self.record_bytes.load(Ordering::Relaxed);
         // Packed, or from before larger ones were needed: `top_up` makes what is missing.
         if capacity < usual {
@@ -98,11 +98,11 @@ impl Pool {
         }
     }
 
-    /// An empty record whose memory is there.
-    fn fresh(record_bytes: usize) -> Record {
-        let mut record = Record::with_capacity(record_bytes);
+    /// An empty record whose memory is there; none when the system has none left.
+    fn fresh(record_bytes: usize) -> Option<Record> {
+        let mut record = Record::try_with_capacity(record_bytes)?;
         record.touch();
-        record
+        Some(record)
     }
 
     fn give(&self, record: Arc<Record>) {
@@ -123,7 +123,9 @@ impl Pool {
             self.unchecked.store(unchecked - share, Ordering::Relaxed);
         }
         for _ in self.ready()..self.reserve {
-            if self.free.push(Arc::new(Self::fresh(record_bytes))).is_err() {
+            // Without memory the reserve stays smaller.
+            let Some(record) = Self::fresh(record_bytes) else { break };
+            if self.free.push(Arc::new(record)).is_err() {
                 break;
             }
         }
@@ -135,8 +137,9 @@ impl Pool {
         for mut record in near.chain(std::iter::from_fn(|| self.free.pop()).take(count)) {
             if let Some(inner) = Arc::get_mut(&mut record)
                 && inner.capacity() < record_bytes
+                && let Some(larger) = Self::fresh(record_bytes)
             {
-                *inner = Self::fresh(record_bytes);
+                *inner = larger;
             }
             drop(self.free.push(record));
         }

@@ -30,6 +30,8 @@ impl Spool {
     /// still the caller's, and no part of it is on disk. An error with all accepted means they are
     /// held in memory until [`try_heal`](Self::try_heal) finds a way to make them durable.
     pub fn append(&mut self, batch: impl Into<Batch>) -> Appended {
+        // There is none, unless an earlier call came to no end.
+        self.pending.give_up_rest();
         self.pending.take_in(batch.into());
         let mut accepted = 0;
         let mut error = None;

@@ -60,7 +60,7 @@ impl<'e> EventRef<'e> {
     #[inline]
     fn copy_up_to(&self, record: &mut Record, class: Class, max: usize) -> Option<()> {
         let event = self.raw();
-        record.begin(self.kind(), class, self.subclass());
+        record.begin_or_cut(self.kind(), class, self.subclass());
         let mut next = event.headers.cast_const();
         loop {
             let left = max.checked_sub(record.size())?;
@@ -72,6 +72,9 @@ impl<'e> EventRef<'e> {
             // SAFETY: null, or a header of that list.
             let Some(header) = (unsafe { filled.stopped_at.as_ref() }) else { break };
             copy_one(header, record, max)?;
+            if record.is_cut() {
+                return Some(());
+            }
             next = header.next;
         }
         // SAFETY: the body is null or a C string of the event's own.

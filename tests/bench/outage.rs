@@ -19,7 +19,7 @@ use crate::support::skips;
 use crate::support::switch::Switch;
 
 /// Bytes that the queue of the sink may hold.
-const QUEUE_BYTES: f64 = 64.0 * 1024.0 * 1024.0;
+const QUEUE_BYTES: f64 = 128.0 * 1024.0 * 1024.0;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -77,6 +77,7 @@ fn steady(stand: &mut Stand, backlog: u64) -> f64 {
     wait_connected(stand);
     stand.switch().api("rustbridge pause out");
     stand.deliver(backlog, 0);
+    assert_eq!(stand.losses().0, 0, "the queue has room for all of them");
     let before = stand.sink("delivered");
     let since = Instant::now();
     stand.switch().api("rustbridge resume out");
@@ -90,7 +91,9 @@ fn outage(stand: &mut Stand, proxy: &Proxy, case: &Case, backlog: u64, found: &m
     until_delivered(stand, Instant::now(), before, u64::from(case.count));
     let memory = stand.memory();
     proxy.set(Mode::Refuse);
+    let gone = Instant::now();
     while stand.switch().json("rustbridge status json")["sinks"][0]["state"] == "connected" {
+        assert!(gone.elapsed() < LIMIT, "{}", stand.switch().api("rustbridge status json"));
         // Who sends nothing notices nothing.
         stand.deliver(1, 0);
         std::thread::park_timeout(Duration::from_millis(20));

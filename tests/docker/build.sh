@@ -10,8 +10,8 @@ set -euo pipefail
 . "$(dirname "$0")/engine.sh"
 need_builder
 build_options
-read_images
 take_turn
+read_images
 LOG=$STATE/build.log
 
 # build IMAGE OPTION…: quiet when it works, else the one line that says what is wrong.

@@ -47,6 +47,8 @@ fi
 export DOCKER_TEST_FEATURES=${DOCKER_TEST_FEATURES---no-default-features}
 need_builder
 build_options
+# Others may be writing what is read here.
+take_turn
 read_images
 # shellcheck disable=SC1091
 . "$STATE/modules" 2>/dev/null || die "the module has not been built into an image: make docker-build"
@@ -109,7 +111,6 @@ trap 'exit 143' TERM HUP
 
 TEST_IMAGES=()
 NEXT_TEST=
-take_turn
 for module in $MODULE_IMAGES $NEXT_MODULE; do
     image=rustbridge/test:${module#*:}
     "${BUILD[@]}" --progress plain "${OPTIONS[@]}" -f "$HERE/Dockerfile.test" --build-arg BUILDER_IMAGE=rustbridge/builder:local --build-arg "MODULE_IMAGE=$module" -t "$image" "$TREE" >"$STATE/test-image.log" 2>&1 ||

@@ -419,6 +419,8 @@ fn a_broker_that_confirms_nothing_is_found_by_who_only_looks_and_rests() {
     });
     let mut silent = config(peer.port, "x");
     silent.confirm_timeout = Duration::from_secs(1);
+    // Nothing else ends a rest.
+    silent.heartbeat = Duration::ZERO;
     let mut publisher = Publisher::connected(silent);
     publisher.send(0, &Payload::default()).unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -431,6 +433,7 @@ fn a_broker_that_confirms_nothing_is_found_by_who_only_looks_and_rests() {
         }
     };
     assert!(matches!(error, SinkError::Timeout { .. }), "{error}");
+    assert!(Instant::now() < deadline, "a rest has lasted longer than the confirm may take");
 }
 
 #[test]

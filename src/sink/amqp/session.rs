@@ -180,8 +180,8 @@ impl Session {
     /// Sends what is there, then leaves what comes lying for `pause`, or until the interrupt. What
     /// the socket had no room for still goes out.
     pub(super) fn rest(&mut self, pause: Duration) {
-        let until = self.wake_at(Instant::now() + pause);
         self.write_if_possible();
+        let until = self.wake_at(Instant::now() + pause);
         loop {
             // What is wrong with the connection, the next poll will tell.
             let Ok(ready) = self.wire.wait_deaf(until) else { return };
