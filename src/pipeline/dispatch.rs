@@ -180,11 +180,12 @@ impl Dispatch {
         // The pool gives out records that nobody else holds.
         let record = rest.as_mut().and_then(Arc::get_mut);
         let copied = record.map(|record| copy(record, dearest, self.max_event_bytes));
-        if let Some(reason) = match copied {
-            Some(Ok(())) => None,
-            Some(Err(Uncopied::TooLarge)) => Some(DropReason::Oversize),
-            Some(Err(Uncopied::NoMemory)) | None => Some(DropReason::NoMemory),
-        } {
+        let copied = copied.unwrap_or(Err(Uncopied::NoMemory));
+        if let Err(why) = copied {
+            let reason = match why {
+                Uncopied::TooLarge => DropReason::Oversize,
+                Uncopied::NoMemory => DropReason::NoMemory,
+            };
             self.each(wanted, |_, ring| {
                 ring.refuse(kind, reason);
             });

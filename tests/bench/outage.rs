@@ -130,6 +130,32 @@ fn round(stand: &mut Stand, sink: &Sink<'_>, case: &Case, backlog: u64, found: &
     stand.switch().api("bench mark off");
 }
 
+/// Measures with one broker; `tidy` empties it after each round.
+fn measure(
+    stand: &mut Stand,
+    (broker, sink): (&str, &Sink<'_>),
+    effort: Effort,
+    results: &mut Results,
+    mut tidy: impl FnMut(),
+) {
+    let count: u64 = if effort.short { 10_000 } else { 50_000 };
+    let case = Case {
+        headers: 85,
+        threads: 1,
+        kind: "real",
+        ahead: 1,
+        burst: 10,
+        rate: 5_000,
+        count: count as u32,
+    };
+    let mut found = Found::default();
+    for _ in 0..effort.rounds.min(6) {
+        round(stand, sink, &case, count, &mut found);
+        tidy();
+    }
+    report(broker, &case, &found, results);
+}
+
 fn report(broker: &str, case: &Case, found: &Found, results: &mut Results) {
     let name = format!("{broker}, {} headers at {}/s", case.headers, case.rate);
     for (at, (_, what)) in PARTS.iter().enumerate() {
@@ -165,17 +191,6 @@ fn report(broker: &str, case: &Case, found: &Found, results: &mut Results) {
 pub fn run(effort: Effort, results: &mut Results) {
     let Some(mut stand) = skips::unless("bench outage", Stand::start(None)) else { return };
     results.fact("switch", stand.version());
-    let count: u64 = if effort.short { 10_000 } else { 50_000 };
-    let case = Case {
-        headers: 85,
-        threads: 1,
-        kind: "real",
-        ahead: 1,
-        burst: 10,
-        rate: 5_000,
-        count: count as u32,
-    };
-    let rounds = effort.rounds.min(6);
     if let Some(broker) = skips::unless("bench outage, rabbitmq", RabbitMq::start()) {
         let mut client = PlainAmqp::connect(broker.port());
         client.bound_queue("outage", "outage", &[]);
@@ -185,12 +200,7 @@ pub fn run(effort: Effort, results: &mut Results) {
             proxy.port()
         );
         let sink = Sink { kind: "amqp", place, proxy: &proxy };
-        let mut found = Found::default();
-        for _ in 0..rounds {
-            round(&mut stand, &sink, &case, count, &mut found);
-            client.purge("outage");
-        }
-        report("RabbitMQ", &case, &found, results);
+        measure(&mut stand, ("RabbitMQ", &sink), effort, results, || client.purge("outage"));
     }
     if let Some(broker) = skips::unless("bench outage, kafka", Kafka::start()) {
         broker.create_topic("outage", 1, &[]);
@@ -200,10 +210,6 @@ pub fn run(effort: Effort, results: &mut Results) {
             proxy.port()
         );
         let sink = Sink { kind: "kafka", place, proxy: &proxy };
-        let mut found = Found::default();
-        for _ in 0..rounds {
-            round(&mut stand, &sink, &case, count, &mut found);
-        }
-        report("Kafka", &case, &found, results);
+        measure(&mut stand, ("Kafka", &sink), effort, results, || {});
     }
 }
