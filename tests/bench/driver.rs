@@ -27,6 +27,7 @@ mod support;
 
 mod callback;
 mod growth;
+mod limits;
 mod load;
 mod memory;
 mod outage;
@@ -52,6 +53,7 @@ type Suite = fn(Effort, &mut Results);
 const SUITES: &[(&str, Suite)] = &[
     ("callback", callback::run),
     ("rabbitmq", throughput::rabbitmq),
+    ("limits", limits::run),
     ("kafka", throughput::kafka),
     ("file", throughput::file),
     ("memory", memory::run),

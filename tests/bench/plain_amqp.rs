@@ -20,9 +20,10 @@ pub struct PlainAmqp {
     published: u64,
 }
 
-/// A message as it was taken from a queue: its properties as they were on the wire, and its body.
-#[derive(Debug, Default)]
+/// A message as it was taken from a queue: its routing key, its properties as they were on the wire, and its body.
+#[derive(Clone, Debug, Default)]
 pub struct Taken {
+    key: String,
     header: Vec<u8>,
     pub body: Vec<u8>,
 }
@@ -49,6 +50,42 @@ fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
 
 fn method(class: u16, number: u16, arguments: &[u8]) -> Vec<u8> {
     [&class.to_be_bytes(), &number.to_be_bytes(), arguments].concat()
+}
+
+impl Taken {
+    /// The same as a message that the broker need not keep on disk.
+    pub fn transient(&self) -> Self {
+        let mut header = self.header.clone();
+        // Class, weight, size and flags; the content type; the headers' table; then how it is delivered.
+        let table = 15 + usize::from(header[14]);
+        let len = u32::from_be_bytes(header[table..table + 4].try_into().expect("four bytes"));
+        header[table + 4 + len as usize] = 1;
+        Self { header, ..self.clone() }
+    }
+
+    /// The same under another key.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: key.to_owned(), ..self.clone() }
+    }
+
+    /// The same with a body of so many bytes.
+    pub fn cut(&self, len: usize) -> Self {
+        let mut short = self.clone();
+        short.body.truncate(len);
+        short.header[4..12].copy_from_slice(&(short.body.len() as u64).to_be_bytes());
+        short
+    }
+
+    /// `basic.publish` of it, all its frames.
+    fn frames(&self, exchange: &str) -> Vec<u8> {
+        let publish = [&[0, 0], &*short(exchange), &short(&self.key), &[0]].concat();
+        let mut message = frame(1, CHANNEL, &method(60, 40, &publish));
+        message.extend(frame(2, CHANNEL, &self.header));
+        for part in self.body.chunks(FRAME_MAX - 8) {
+            message.extend(frame(3, CHANNEL, part));
+        }
+        message
+    }
 }
 
 impl PlainAmqp {
@@ -152,10 +189,13 @@ impl PlainAmqp {
     /// Takes one message out of a queue that has some.
     pub fn take(&mut self, queue: &str) -> Taken {
         self.call(CHANNEL, &method(60, 70, &[&[0, 0], &*short(queue), &[1]].concat()));
-        self.expect(60, 71);
+        let answer = self.expect(60, 71);
         let header = self.next().1;
         let size = u64::from_be_bytes(header[4..12].try_into().expect("eight bytes"));
-        let mut taken = Taken { header, body: Vec::new() };
+        // Behind the delivery tag, a flag and the exchange.
+        let key = &answer[10 + usize::from(answer[9])..];
+        let key = String::from_utf8_lossy(&key[1..=usize::from(key[0])]).into_owned();
+        let mut taken = Taken { key, header, body: Vec::new() };
         while (taken.body.len() as u64) < size {
             let (_, part) = self.next();
             taken.body.extend(part);
@@ -168,14 +208,21 @@ impl PlainAmqp {
         self.expect(85, 11);
     }
 
+    /// Publishes `count` copies of a message and waits for nothing.
+    pub fn publish_blindly(&mut self, exchange: &str, like: &Taken, count: u64) {
+        let message = like.frames(exchange);
+        let batch = message.repeat(256);
+        let mut left = count;
+        while left > 0 {
+            let some = left.min(256);
+            self.write(&batch[..some as usize * message.len()]);
+            left -= some;
+        }
+    }
+
     /// Publishes `count` copies of a message with at most `window` unconfirmed, and waits for the last confirm.
     pub fn publish(&mut self, exchange: &str, like: &Taken, count: u64, window: u64) -> Duration {
-        let publish = [&[0, 0], &*short(exchange), &short("bench.plain"), &[0]].concat();
-        let mut message = frame(1, CHANNEL, &method(60, 40, &publish));
-        message.extend(frame(2, CHANNEL, &like.header));
-        for part in like.body.chunks(FRAME_MAX - 8) {
-            message.extend(frame(3, CHANNEL, part));
-        }
+        let message = like.frames(exchange);
         let batch: Vec<u8> = message.repeat(usize::try_from(window).expect("a window"));
         let started = Instant::now();
         let (mut sent, mut through) = (0_u64, 0_u64);

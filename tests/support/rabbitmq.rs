@@ -104,6 +104,11 @@ impl RabbitMq {
         })
     }
 
+    /// Its process group.
+    pub fn group(&self) -> i32 {
+        self.server.as_ref().expect("the node has been started").group()
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
