@@ -173,9 +173,9 @@ fn an_event_takes_no_more_instructions_than_a_few_copies_of_it() {
         let turns = (0..TURNS).map(|turn| part(first + 2 * turn));
         let cost = turns.reduce(Cost::least).expect("there is a turn");
         eprintln!("{headers} headers, in copies of the event: {cost:.2?}");
-        assert!(cost.callback <= 2.2, "the callback: {cost:?}");
-        assert!(cost.encoder <= 3.4, "the encoder: {cost:?}");
-        assert!(cost.publisher <= 6.6, "the publisher: {cost:?}");
+        assert!(cost.callback <= 2.0, "the callback: {cost:?}");
+        assert!(cost.encoder <= 2.5, "the encoder: {cost:?}");
+        assert!(cost.publisher <= 4.7, "the publisher: {cost:?}");
         assert!(cost.idle_round <= 1.5, "a round of the publisher without events: {cost:?}");
     }
 }

@@ -42,6 +42,11 @@ pub struct Outgoing<'a> {
     pub names: &'a EventNames,
 }
 
+/// A header's value that is a number.
+pub(crate) fn number(value: &[u8]) -> Option<u64> {
+    str::from_utf8(value).ok()?.parse().ok()
+}
+
 impl<'a> Outgoing<'a> {
     /// Header names under which a `rustbridge_publish` message keeps what is not a header.
     pub const PUBLISH_DESTINATION: &'static str = "\u{1}destination";
@@ -111,7 +116,7 @@ impl<'a> Outgoing<'a> {
     }
 
     fn number(&self, header: &str) -> Option<u64> {
-        str::from_utf8(self.header(header)?).ok()?.parse().ok()
+        number(self.header(header)?)
     }
 
     /// Appends the id to de-duplicate by: `<Core-UUID>-<Event-Sequence>`, with `-n` behind it

@@ -23,20 +23,14 @@ pub struct Index {
     others: usize,
 }
 
+/// A part of a record's bytes.
 #[derive(Clone, Copy, Debug)]
-struct Span {
-    start: usize,
-    len: usize,
+pub(crate) struct Span {
+    pub(crate) start: usize,
+    pub(crate) len: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Name {
-    /// By its number.
-    Known(u16),
-    At(Span),
-}
-
-impl Name {
+impl MemberName {
     fn text(self, bytes: &[u8]) -> Option<&[u8]> {
         match self {
             Self::Known(id) => known::get(id).map(|known| known.name()),
@@ -47,7 +41,7 @@ impl Name {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    name: Name,
+    name: MemberName,
     value: Span,
     array: bool,
     /// A later header has the same name.
@@ -62,13 +56,29 @@ impl Entry {
     }
 }
 
-/// The name of a member of a JSON object.
+/// A header as a writer needs it that goes through the record's bytes itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Member<'r> {
+    pub(crate) name: MemberName,
+    pub(crate) value: MemberValue<'r>,
+}
+
+/// What a [`Member`] is called.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum MemberName<'r> {
-    /// With what stands around it before a string that is no first member: `,"Name":"`.
-    Ready(&'static [u8]),
-    /// As it is in the event.
-    Text(&'r [u8]),
+pub(crate) enum MemberName {
+    /// A usual name, by its number.
+    Known(u16),
+    /// Where it is written out.
+    At(Span),
+}
+
+/// What a [`Member`] holds.
+#[derive(Clone, Debug)]
+pub(crate) enum MemberValue<'r> {
+    /// Where its one string is.
+    At(Span),
+    /// Several, in order.
+    Many(Elements<'r>),
 }
 
 /// A header's value.
@@ -155,7 +165,7 @@ impl Index {
         {
             older.shadowed = true;
         }
-        self.entries.push(Entry { name: Name::Known(id), value, array, shadowed: false });
+        self.entries.push(Entry { name: MemberName::Known(id), value, array, shadowed: false });
         *newest = u32::try_from(self.entries.len()).unwrap_or(0);
         true
     }
@@ -166,7 +176,7 @@ impl Index {
             self.grow(bytes);
         }
         self.others += 1;
-        self.entries.push(Entry { name: Name::At(name), value, array, shadowed: false });
+        self.entries.push(Entry { name: MemberName::At(name), value, array, shadowed: false });
         let newest = u32::try_from(self.entries.len()).unwrap_or(0);
         let text = slice(bytes, name);
         let mask = self.table.len() - 1;
@@ -195,7 +205,7 @@ impl Index {
         self.table.resize(slots, (0, 0));
         let mask = slots - 1;
         for (position, entry) in self.entries.iter().enumerate().filter(|(_, e)| !e.shadowed) {
-            let Name::At(name) = entry.name else { continue };
+            let MemberName::At(name) = entry.name else { continue };
             let Some(text) = slice(bytes, name) else { continue };
             let (mut slot, tag) = slot_of(known::hash_of(text), mask);
             while let Some((found, place)) = self.table.get_mut(slot) {
@@ -243,18 +253,19 @@ impl Index {
             .filter_map(move |entry| Some((entry.name.text(bytes)?, entry.read_value(bytes)?)))
     }
 
-    /// The same for JSON.
+    /// The same, as places in the record's bytes.
     pub(crate) fn members<'i, 'r: 'i>(
         &'i self,
         record: &'r Record,
-    ) -> impl Iterator<Item = (MemberName<'r>, Value<'r>)> + 'i {
+    ) -> impl Iterator<Item = Member<'r>> + 'i {
         let bytes = record.bytes();
         self.last_entries().filter_map(move |entry| {
-            let name = match entry.name {
-                Name::Known(id) => MemberName::Ready(known::json(id)?),
-                Name::At(span) => MemberName::Text(slice(bytes, span)?),
+            let value = if entry.array {
+                MemberValue::Many(Elements(slice(bytes, entry.value)?))
+            } else {
+                MemberValue::At(entry.value)
             };
-            Some((name, entry.read_value(bytes)?))
+            Some(Member { name: entry.name, value })
         })
     }
 

@@ -41,14 +41,18 @@ pub(super) fn get(id: u16) -> Option<Known> {
     PLACES.get(usize::from(id)).and_then(|place| place.known())
 }
 
-/// The name with this number as JSON has it between two members whose values are strings:
-/// `,"Name":"`.
+/// The name with this number as JSON has it between two members whose values are strings,
+/// `,"Name":"`, with whatever follows it up to [`JSON_PADDED`] bytes; and its length.
 #[inline]
-pub(super) fn json(id: u16) -> Option<&'static [u8]> {
+pub(crate) fn json(id: u16) -> Option<(&'static [u8; JSON_PADDED], usize)> {
     let place = PLACES.get(usize::from(id))?;
     let at = usize::from(place.at) + usize::from(id) * (AROUND - 1);
-    JSON.get(at..at + usize::from(place.len_id >> ID_BITS) + AROUND)
+    let padded = JSON.get(at..)?.first_chunk()?;
+    Some((padded, usize::from(place.len_id >> ID_BITS) + AROUND))
 }
+
+/// Bytes that hold any of the names as JSON has it.
+pub(crate) const JSON_PADDED: usize = 96;
 
 /// The only name that can have this hash. Whether it is the one that was meant takes a
 /// comparison: other names have the same hash, which ignores letters' case.
@@ -139,8 +143,8 @@ const TEXT_LEN: usize = text_len();
 static TEXT: [u8; TEXT_LEN] = text();
 /// Bytes around a name in [`JSON`].
 const AROUND: usize = 5;
-const JSON_LEN: usize = TEXT_LEN - PADDED + COUNT * (AROUND - 1);
-/// Every name as [`json`] gives it.
+const JSON_LEN: usize = TEXT_LEN - PADDED + COUNT * (AROUND - 1) + JSON_PADDED;
+/// Every name as [`json`] gives it, and room for the last.
 static JSON: [u8; JSON_LEN] = json_text();
 static PLACES: [Place; COUNT] = places();
 /// Each name by the core's hash of it; of names with the same hash, the first.

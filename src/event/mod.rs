@@ -13,7 +13,7 @@ pub mod names;
 mod record;
 pub mod selection;
 
-pub(crate) use index::MemberName;
 pub use index::{Index, Value};
+pub(crate) use index::{Member, MemberName, MemberValue, Span};
 pub use kind::{Class, EventKind, EventNames};
 pub use record::{DecodeError, Record, Uncopied};

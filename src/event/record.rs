@@ -344,7 +344,7 @@ impl Record {
     }
 
     /// All bytes, subclass included: the offsets in an [`Index`](super::Index) count from here.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.used).unwrap_or_default()
     }
 

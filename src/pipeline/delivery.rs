@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::codec::{Outgoing, Stamp};
+use crate::codec::{Outgoing, Stamp, number};
 use crate::dead::Letter;
 use crate::event::EventKind;
 use crate::pipeline::gap::Gap;
@@ -113,8 +113,12 @@ impl Publisher {
             if !self.can_send() {
                 break;
             }
-            let Some(item) = self.next_item() else { break };
+            let Some(mut item) = self.next_item() else { break };
             self.index.read(&item.record);
+            if !item.is_stamped {
+                let sequence = self.index.get(&item.record, b"Event-Sequence").and_then(number);
+                item.stamp_by(&mut self.recent, sequence);
+            }
             let message = Outgoing {
                 stamp: item.stamp,
                 node: &self.settings.node,
@@ -299,6 +303,7 @@ impl Publisher {
             if let Some(record) = copy {
                 front.push_back(Item {
                     stamp: item.stamp,
+                    is_stamped: true,
                     record: Arc::new(record),
                     boot: Some(Arc::clone(&boot)),
                     attempts: 0,
@@ -330,6 +335,7 @@ impl Publisher {
             match letter.revive(&self.settings.names) {
                 Ok(revived) => self.head.push_back(Item {
                     stamp: Stamp { seq: revived.seq, reuse: revived.reuse },
+                    is_stamped: true,
                     boot: Some(revived.boot.into()),
                     record: Arc::new(revived.record),
                     attempts: 0,

@@ -111,6 +111,7 @@ impl Gap {
         }
         Item {
             stamp: Stamp { seq: self.last, reuse: 0 },
+            is_stamped: true,
             record: Arc::new(record),
             boot: Some(Arc::clone(boot)),
             attempts: 0,

@@ -6,7 +6,7 @@ use std::hint;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::codec::Stamp;
+use crate::codec::{RecentIds, Stamp, number};
 use crate::config::delivery::WhenFull;
 use crate::event::{Class, Record};
 use crate::pipeline::gap::Gap;
@@ -61,7 +61,7 @@ impl Publisher {
 
     fn take(&mut self, Slot { record, missed }: Slot) {
         self.note_missed(missed);
-        let stamp = Stamp { seq: self.standing.next, reuse: self.reuse_of(&record) };
+        let stamp = Stamp { seq: self.standing.next, reuse: 0 };
         self.standing.next += 1;
         self.taken += 1;
         let record = if self.head.len() + self.tail.len() < PACK_BEYOND {
@@ -70,7 +70,14 @@ impl Publisher {
             self.pack(record)
         };
         let origin = Origin::Memory;
-        self.tail.push_back(Item { stamp, record, boot: None, attempts: 0, origin });
+        self.tail.push_back(Item {
+            stamp,
+            is_stamped: false,
+            record,
+            boot: None,
+            attempts: 0,
+            origin,
+        });
     }
 
     /// A record's buffer has room for a larger event. Where many wait, that is most of the memory.
@@ -92,11 +99,12 @@ impl Publisher {
         }
     }
 
-    fn reuse_of(&mut self, record: &Record) -> u8 {
-        record
-            .last_value(b"Event-Sequence")
-            .and_then(|text| str::from_utf8(text).ok()?.parse().ok())
-            .map_or(0, |sequence| self.recent.note(sequence))
+    /// Before messages are put on disk, with their ids.
+    fn stamp_all(recent: &mut RecentIds, items: &mut VecDeque<Item>) {
+        for item in items.iter_mut().filter(|item| !item.is_stamped) {
+            let sequence = item.record.last_value(b"Event-Sequence").and_then(number);
+            item.stamp_by(recent, sequence);
+        }
     }
 
     /// Lost events have their numbers too.
@@ -201,6 +209,7 @@ impl Publisher {
 
     fn append(&mut self, items: &mut VecDeque<Item>) {
         let Some(store) = self.store.as_mut() else { return };
+        Self::stamp_all(&mut self.recent, items);
         let taken = store.append(items, &self.settings.boot);
         self.spooled(taken);
     }
@@ -225,6 +234,7 @@ impl Publisher {
         let (mut memory, others): (VecDeque<Item>, VecDeque<Item>) =
             std::mem::take(&mut self.head).into_iter().partition(Item::is_in_memory);
         store.rewind();
+        Self::stamp_all(&mut self.recent, &mut memory);
         let taken = if store.is_empty() {
             store.append(&mut memory, &self.settings.boot)
         } else {

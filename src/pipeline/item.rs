@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::codec::Stamp;
+use crate::codec::{RecentIds, Stamp};
 use crate::event::Record;
 use crate::spool::Position;
 
@@ -12,6 +12,8 @@ use crate::spool::Position;
 pub(super) struct Item {
     /// Its number and id in the stream.
     pub(super) stamp: Stamp,
+    /// Whether the id is looked up among recent ones: done where the event is read anyway.
+    pub(super) is_stamped: bool,
     /// The event.
     pub(super) record: Arc<Record>,
     /// The Core-UUID of its stream, when that is not the present boot's.
@@ -36,6 +38,14 @@ pub(super) enum Origin {
 }
 
 impl Item {
+    /// Looks its id up, once: `sequence` is the event's `Event-Sequence`.
+    pub(super) fn stamp_by(&mut self, recent: &mut RecentIds, sequence: Option<u64>) {
+        if !self.is_stamped {
+            self.is_stamped = true;
+            self.stamp.reuse = sequence.map_or(0, |sequence| recent.note(sequence));
+        }
+    }
+
     /// Bytes of the record, as the ring accounts them.
     pub(super) fn size(&self) -> usize {
         self.record.size()

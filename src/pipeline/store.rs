@@ -287,6 +287,7 @@ impl Store {
             });
             out.push_back(Item {
                 stamp: Stamp { seq, reuse },
+                is_stamped: true,
                 record,
                 boot,
                 attempts: 0,

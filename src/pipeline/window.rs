@@ -105,6 +105,7 @@ mod tests {
     fn again(seq: u64) -> Item {
         Item {
             stamp: Stamp { seq, reuse: 0 },
+            is_stamped: true,
             record: Arc::new(Record::default()),
             boot: None,
             attempts: 0,

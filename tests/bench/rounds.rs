@@ -25,6 +25,11 @@ impl Series {
         Self(self.0.iter().zip(&other.0).map(|(value, other)| value - other).collect())
     }
 
+    /// Each times that of the same round.
+    pub fn times(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(value, other)| value * other).collect())
+    }
+
     /// Without the first round, in which caches, pools and pages are cold.
     pub fn settled(&self) -> &[f64] {
         self.0.get(1..).unwrap_or_default()

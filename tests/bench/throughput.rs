@@ -22,6 +22,8 @@ use crate::support::{Folder, in_path, skips, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const WINDOW: u64 = 1024;
+/// For how long an idle switch is watched.
+const IDLE: Duration = Duration::from_millis(500);
 /// What all sinks here have: room for a whole run, in memory.
 pub const ROOM: &str = "<param name=\"spool-mode\" value=\"off\"/><param name=\"queue-capacity\" value=\"262144\"/>\
      <param name=\"queue-max-bytes\" value=\"2147483648\"/><param name=\"normal-percent\" value=\"100\"/>";
@@ -149,9 +151,12 @@ pub fn rabbitmq(effort: Effort, results: &mut Results) {
     client.bound_queue("classic", "bench", &[]);
     client.bound_queue("theirs", "TAP.Events", &[]);
     let (mut peer, mut socket) = (Sides::default(), Sides::default());
-    let (mut base, mut calls, mut calls_busy) =
-        (Series::default(), Series::default(), Series::default());
+    let (mut base, mut idle) = (Series::default(), Series::default());
+    let (mut calls, mut calls_busy) = (Series::default(), Series::default());
     for _ in 0..effort.rounds {
+        let cpu = stand.cpu();
+        std::thread::sleep(IDLE);
+        idle.push((stand.cpu() - cpu) / IDLE.as_secs_f64());
         let cpu = stand.cpu();
         stand.deliver(count, 0);
         base.push(stand.cpu() - cpu);
@@ -176,7 +181,7 @@ pub fn rabbitmq(effort: Effort, results: &mut Results) {
             plain.confirms();
             socket.theirs.push(plain.publish("bench", &like, count, WINDOW).as_secs_f64());
             client.purge("classic");
-            if let Some(number) = publisher_calls(stand, count / 2, Some(5_000)) {
+            if let Some(number) = publisher_calls(stand, count, Some(5_000)) {
                 calls.push(number);
             }
             client.purge("classic");
@@ -202,13 +207,13 @@ pub fn rabbitmq(effort: Effort, results: &mut Results) {
     results.figure("switch CPU, nobody", CASE, "us/event", &each(&base));
     results.figure("switch CPU, mod_amqp", CASE, "us/event", &each(&peer.theirs_cpu));
     results.figure("switch CPU, mod_rustbridge", CASE, "us/event", &each(&peer.ours_cpu));
-    let of_round = |series: &Series| series.less(&base);
-    results.ratio(
-        "CPU / mod_amqp, without making events",
-        CASE,
-        &of_round(&peer.ours_cpu),
-        &of_round(&peer.theirs_cpu),
-    );
+    results.figure("switch CPU, idle", CASE, "of a processor", &idle);
+    // What the switch takes anyway: to make the events, and its clock while they are sent.
+    let own = |cpu: &Series, took: &Series| cpu.less(&base).less(&idle.times(took));
+    let (ours, theirs) = (own(&peer.ours_cpu, &peer.ours), own(&peer.theirs_cpu, &peer.theirs));
+    results.figure("own CPU, mod_amqp", CASE, "us/event", &each(&theirs));
+    results.figure("own CPU, mod_rustbridge", CASE, "us/event", &each(&ours));
+    results.ratio("CPU / mod_amqp, without what the switch takes anyway", CASE, &ours, &theirs);
     results.ratio("CPU / mod_amqp, whole process", CASE, &peer.ours_cpu, &peer.theirs_cpu);
     results.figure("publisher's system calls at 5000/s", CASE, "per event", &calls);
     results.figure("publisher's system calls, from its queue", CASE, "per event", &calls_busy);
