@@ -11,6 +11,7 @@ use crate::dead::Letter;
 use crate::event::EventKind;
 use crate::pipeline::gap::Gap;
 use crate::pipeline::item::{Item, Origin};
+use crate::pipeline::latency;
 use crate::pipeline::publisher::{Publisher, drop_quietly};
 use crate::pipeline::store::Store;
 use crate::queue::DropReason;
@@ -127,6 +128,7 @@ impl Publisher {
                 index: &self.index,
                 names: &self.settings.names,
             };
+            let made_us = message.timestamp_us();
             let tag = self.window.next_tag();
             let Some(sink) = self.link.up() else { break };
             // A fault while a message is encoded must not take the message with it.
@@ -139,7 +141,7 @@ impl Publisher {
                     if item.is_own() && item.record.kind() != EventKind::PUBLISH {
                         self.ring.account().gap();
                     }
-                    self.window.push(item);
+                    self.window.push(item, made_us);
                     self.handed += 1;
                 }
                 Ok(Err(error)) => {
@@ -221,10 +223,14 @@ impl Publisher {
             }
         }
         self.put_in_front(front);
+        let mut now_us = None;
         while let Some(settled) = self.window.pop_settled() {
-            if let Some(item) = settled {
-                self.deliver(item);
+            let Some((item, made_us)) = settled else { continue };
+            if let Some(made_us) = made_us {
+                let now_us = *now_us.get_or_insert_with(latency::now_us);
+                self.board.latency().note(now_us.saturating_sub(made_us));
             }
+            self.deliver(item);
         }
     }
 

@@ -12,6 +12,7 @@ mod dispatch;
 mod gap;
 mod intake;
 mod item;
+mod latency;
 mod link;
 mod pace;
 mod publisher;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 pub use dispatch::{Dispatch, PublishError, Target};
+pub use latency::LatencyView;
 pub use publisher::Settings;
 pub use status::{SinkState, SinkStatus, SpoolStatus, StatusBoard};
 pub use store::StoreSettings;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::pipeline::Settings;
+use crate::pipeline::latency::{Latency, LatencyView};
 use crate::queue::{AccountView, Ring};
 use crate::spool::SpoolStats;
 
@@ -77,6 +78,8 @@ pub struct SinkStatus {
     pub panics: u64,
     /// The disk behind the queue, when there is one.
     pub spool: Option<SpoolStatus>,
+    /// How long events took from their making to the broker's acknowledgement.
+    pub latency: LatencyView,
     /// Dead letters that are kept: of any life, and without those that gave way or were taken out.
     pub dead_letters: u64,
 }
@@ -115,6 +118,7 @@ pub struct StatusBoard {
     reconnects: AtomicU64,
     panics: AtomicU64,
     blocked_ms: AtomicU64,
+    latency: Latency,
     /// The sink that this one replaces, until what that holds is this one's.
     before: Mutex<Option<(Arc<Self>, Arc<Ring>)>>,
 }
@@ -145,6 +149,7 @@ impl StatusBoard {
             reconnects: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
+            latency: Latency::default(),
             before: Mutex::default(),
         }
     }
@@ -228,6 +233,11 @@ impl StatusBoard {
         self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Where the publisher notes how long its events took.
+    pub(super) fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
     pub(super) fn blocked_for(&self, time: Duration) {
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.blocked_ms.fetch_add(time, Ordering::Relaxed);
@@ -252,6 +262,7 @@ impl StatusBoard {
             blocked: Duration::from_millis(self.blocked_ms.load(Ordering::Relaxed)),
             panics: self.panics.load(Ordering::Relaxed),
             spool: slow.spool,
+            latency: self.latency.view(),
             dead_letters,
         }
     }

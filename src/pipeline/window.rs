@@ -21,6 +21,8 @@ pub(super) struct Window {
 #[derive(Debug)]
 struct Slot {
     item: Option<Item>,
+    /// When the event was made, in microseconds since 1970; none when it does not say so.
+    made_us: Option<u64>,
     delivered: bool,
 }
 
@@ -44,8 +46,8 @@ impl Window {
     }
 
     /// Takes a message that the sink has accepted under [`next_tag`](Self::next_tag).
-    pub(super) fn push(&mut self, item: Item) {
-        self.slots.push_back(Slot { item: Some(item), delivered: false });
+    pub(super) fn push(&mut self, item: Item, made_us: Option<u64>) {
+        self.slots.push_back(Slot { item: Some(item), made_us, delivered: false });
     }
 
     /// How many are unanswered, including answered ones behind them.
@@ -80,16 +82,16 @@ impl Window {
         self.slot(tag)?.item.take()
     }
 
-    /// The next one that is settled, in order: the message when it was delivered, and nothing in
-    /// it when it was taken out before.
+    /// The next one that is settled, in order: the message when it was delivered, with the time at
+    /// which its event was made, and nothing in it when it was taken out before.
     #[expect(clippy::option_option, reason = "none settled, and settled without a message, differ")]
-    pub(super) fn pop_settled(&mut self) -> Option<Option<Item>> {
+    pub(super) fn pop_settled(&mut self) -> Option<Option<(Item, Option<u64>)>> {
         let front = self.slots.front()?;
         if front.item.is_some() && !front.delivered && self.base >= self.through {
             return None;
         }
         self.base += 1;
-        self.slots.pop_front().map(|slot| slot.item)
+        self.slots.pop_front().map(|slot| slot.item.map(|item| (item, slot.made_us)))
     }
 }
 
@@ -117,14 +119,14 @@ mod tests {
         let mut window = Window::default();
         for seq in 0..count {
             assert_eq!(window.next_tag(), seq);
-            window.push(again(seq));
+            window.push(again(seq), Some(seq));
         }
         window
     }
 
     fn settled(window: &mut Window) -> Vec<Option<u64>> {
         std::iter::from_fn(|| window.pop_settled())
-            .map(|item| item.map(|item| item.stamp.seq))
+            .map(|settled| settled.map(|(item, _)| item.stamp.seq))
             .collect()
     }
 
@@ -157,7 +159,7 @@ mod tests {
         window.deliver(1);
         window.deliver(0);
         settled(&mut window);
-        window.push(again(3));
+        window.push(again(3), None);
         window.deliver(3);
         let back = window.restart().map(|(item, delivered)| (item.stamp.seq, delivered));
         assert_eq!(back.collect::<Vec<_>>(), [(2, false), (3, true)]);

@@ -11,7 +11,7 @@ BENCH_ENV = RUSTBRIDGE_MODULE=$(abspath $(TARGET))/release/libmod_rustbridge.so
 bench: bench-modules bench-library bench-kafka ## Measure against every peer, the short set: some minutes on a quiet machine
 	$(BENCH_ENV) cargo bench --bench bench -- --short $(BENCH_ARGS)
 
-bench-all: bench-modules bench-library bench-kafka ## Measure everything that docs/performance.md shows
+bench-all: bench-modules bench-library bench-kafka bench-perf-test ## Measure everything that docs/performance.md shows
 	$(BENCH_ENV) cargo bench --bench bench -- $(BENCH_ARGS)
 
 bench-report: ## Put the results of the last runs into docs/performance.md, and its plots
@@ -35,6 +35,17 @@ bench-kafka: bench-library | $(BENCH_DIR)
 	            -o $(BENCH_DIR)/rdkafka_performance -lssl -lcrypto -lz -lm -ldl -lpthread || exit 1; \
 	    fi; \
 	done
+
+# RabbitMQ's own load generator, from Maven Central. Without it the comparison with it is left out.
+PERF_TEST_VERSION := 2.22.1
+.PHONY: bench-perf-test
+bench-perf-test: | $(BENCH_DIR)
+	@if [ ! -e $(BENCH_DIR)/perf-test/.complete ] && command -v mvn >/dev/null; then \
+	    echo "fetching PerfTest $(PERF_TEST_VERSION) from Maven Central"; \
+	    sed 's/@VERSION@/$(PERF_TEST_VERSION)/' tests/bench/perf-test.pom.xml >$(BENCH_DIR)/perf-test.pom.xml && \
+	    mvn -q -B -f $(BENCH_DIR)/perf-test.pom.xml dependency:copy-dependencies -DoutputDirectory=$(abspath $(BENCH_DIR))/perf-test -DincludeScope=runtime && \
+	    touch $(BENCH_DIR)/perf-test/.complete || echo "PerfTest cannot be fetched: the bench does without"; \
+	fi
 
 $(BENCH_DIR)/mod_bench.so: tests/bench/mod_bench.c tests/bench/bench.mk | $(BENCH_DIR)
 	$(CC) $(BENCH_CFLAGS) -fPIC -shared $< -o $@.new && mv $@.new $@

@@ -27,12 +27,16 @@ mod support;
 
 mod callback;
 mod growth;
+mod latency;
 mod limits;
 mod load;
 mod memory;
 mod outage;
+mod perf_test;
 mod plain_amqp;
 mod plain_kafka;
+mod quality;
+mod rabbitmq;
 mod report;
 mod results;
 mod rounds;
@@ -52,7 +56,8 @@ type Suite = fn(Effort, &mut Results);
 
 const SUITES: &[(&str, Suite)] = &[
     ("callback", callback::run),
-    ("rabbitmq", throughput::rabbitmq),
+    ("rabbitmq", rabbitmq::run),
+    ("latency", latency::run),
     ("limits", limits::run),
     ("kafka", throughput::kafka),
     ("file", throughput::file),
@@ -60,6 +65,7 @@ const SUITES: &[(&str, Suite)] = &[
     ("spool", spool::run),
     ("outage", outage::run),
     ("growth", growth::run),
+    ("quality", quality::run),
     ("calls", callback::counts),
 ];
 

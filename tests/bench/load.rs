@@ -226,6 +226,12 @@ impl Stand {
         self.deliver_of(85, count, rate)
     }
 
+    /// As many a second, one at a time, each with the time of its delivery.
+    pub fn paced(&mut self, count: u64, rate: u32) -> Numbers {
+        let line = format!("bench run headers=85 kind=real warm=0 stamp=1 rate={rate} n={count}");
+        numbers(&self.expect(&line))
+    }
+
     /// The same with other sizes.
     pub fn deliver_of(&mut self, headers: u32, count: u64, rate: u32) -> Numbers {
         let line = format!("bench run headers={headers} kind=real warm=0 rate={rate} n={count}");

@@ -9,9 +9,9 @@
  *   bench mark end|begin|off        bind a mark (end, then the handler under test, then begin)
  *   bench handler floor|dup|off     a handler to compare with: copies every byte once; or does what mod_event_socket does
  *   bench event <file>              headers of the events, name=value with \r, \n and \\ escaped
- *   bench run [n=10000] [headers=85] [threads=1] [ahead=1] [burst=1] [rate=0] [kind=real|plain] [warm=1000]
+ *   bench run [n=10000] [headers=85] [threads=1] [ahead=1] [burst=1] [rate=0] [kind=real|plain] [warm=1000] [stamp=0]
  *                                   deliver n events from each thread, `rate` a second each in bursts, built `ahead` at a time;
- *                                   answers one line of name=value
+ *                                   answers one line of name=value; with stamp=1 each carries the time of its delivery
  *   bench calls [n=1000] …          the same on a thread of its own whose system calls are counted
  *
  * `real` events have the names and values of a recorded CHANNEL_HANGUP_COMPLETE, `plain` ones names that no table of known
@@ -215,8 +215,19 @@ struct lane {
 	uint64_t n, warm, rate_ns, ahead, burst, first;
 	uint32_t *inside, *whole;
 	uint64_t allocations, faults;
-	int trap, trapped;
+	int trap, trapped, stamp;
 };
+
+/* As if the event had been made now. */
+static void stamp(switch_event_t *event)
+{
+	struct timespec t;
+	char value[32];
+	clock_gettime(CLOCK_REALTIME, &t);
+	snprintf(value, sizeof(value), "%lld", (long long)t.tv_sec * 1000000 + t.tv_nsec / 1000);
+	switch_event_del_header(event, "Event-Date-Timestamp");
+	switch_event_add_header_string(event, SWITCH_STACK_BOTTOM, "Event-Date-Timestamp", value);
+}
 
 static void trap_calls(struct lane *lane);
 
@@ -245,6 +256,7 @@ static void *run_lane(void *argument)
 			if (now < due) clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
 			due += lane->rate_ns * lane->burst;
 		}
+		if (lane->stamp) stamp(events[slot]);
 		inside = 0;
 		uint64_t started = now_ns();
 		switch_event_deliver(&events[slot]);
@@ -303,7 +315,8 @@ static void run(const char *words, switch_stream_handle_t *stream, int trap)
 	long threads = trap ? 1 : number(words, "threads", 1), rate = number(words, "rate", 0);
 	struct lane base = { .shape = { (int)number(words, "headers", 85), strstr(words, "kind=plain") != NULL },
 		.n = (uint64_t)number(words, "n", trap ? 1000 : 10000), .warm = (uint64_t)number(words, "warm", 1000),
-		.ahead = (uint64_t)number(words, "ahead", 1), .burst = (uint64_t)number(words, "burst", 1), .rate_ns = rate ? 1000000000u / (uint64_t)rate : 0, .trap = trap };
+		.ahead = (uint64_t)number(words, "ahead", 1), .burst = (uint64_t)number(words, "burst", 1), .rate_ns = rate ? 1000000000u / (uint64_t)rate : 0, .trap = trap,
+		.stamp = (int)number(words, "stamp", 0) };
 	if (threads < 1 || threads > 64 || !base.n || !base.ahead || !base.burst) {
 		stream->write_function(stream, "-ERR n, ahead, burst and threads must be at least 1\n");
 		return;

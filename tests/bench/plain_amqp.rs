@@ -53,6 +53,10 @@ fn method(class: u16, number: u16, arguments: &[u8]) -> Vec<u8> {
 }
 
 impl Taken {
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// The same as a message that the broker need not keep on disk.
     pub fn transient(&self) -> Self {
         let mut header = self.header.clone();
@@ -171,6 +175,11 @@ impl PlainAmqp {
         self.expect(50, 21);
     }
 
+    pub fn delete_queue(&mut self, queue: &str) {
+        self.call(CHANNEL, &method(50, 40, &[&[0, 0], &*short(queue), &[0]].concat()));
+        self.expect(50, 41);
+    }
+
     pub fn purge(&mut self, queue: &str) {
         self.call(CHANNEL, &method(50, 30, &[&[0, 0], &*short(queue), &[0]].concat()));
         self.expect(50, 31);
@@ -218,6 +227,28 @@ impl PlainAmqp {
             self.write(&batch[..some as usize * message.len()]);
             left -= some;
         }
+    }
+
+    /// Publishes a message so often at this pace, one at a time, and gives what each took until its confirm, in seconds.
+    pub fn round_trips(
+        &mut self,
+        exchange: &str,
+        like: &Taken,
+        count: u64,
+        pace: Duration,
+    ) -> Vec<f64> {
+        let message = like.frames(exchange);
+        let begun = Instant::now();
+        (0..count)
+            .map(|number| {
+                std::thread::sleep((pace * number as u32).saturating_sub(begun.elapsed()));
+                let started = Instant::now();
+                self.write(&message);
+                self.expect(60, 80);
+                self.published += 1;
+                started.elapsed().as_secs_f64()
+            })
+            .collect()
     }
 
     /// Publishes `count` copies of a message with at most `window` unconfirmed, and waits for the last confirm.

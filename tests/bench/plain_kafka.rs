@@ -47,6 +47,41 @@ pub fn one(bootstrap: &str, topic: &str) -> Vec<u8> {
     all.first().map(|message| message.body.clone()).expect("the topic has a record")
 }
 
+/// Produces a record so often at this pace, one at a time, and gives what each took until its report, in seconds.
+pub fn round_trips(
+    bootstrap: &str,
+    topic: &str,
+    body: &[u8],
+    count: u64,
+    pace: Duration,
+) -> Vec<f64> {
+    let producer: BaseProducer<Count> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("compression.type", "lz4")
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "0")
+        .create_with_context(Count::default())
+        .expect("a producer can be made");
+    let found = producer.client().fetch_metadata(Some(topic), Duration::from_secs(30));
+    found.expect("the broker answers");
+    let begun = Instant::now();
+    (0..count)
+        .map(|number| {
+            std::thread::sleep((pace * number as u32).saturating_sub(begun.elapsed()));
+            let started = Instant::now();
+            let record = BaseRecord::<str, [u8]>::to(topic).key(KEY).payload(body);
+            producer.send(record).map_err(|(error, _)| error).expect("the producer takes it");
+            while producer.context().0.load(Ordering::Relaxed) <= number {
+                // The library's own wait goes on after the report came; the loop must not take the processor either.
+                producer.poll(Duration::ZERO);
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            started.elapsed().as_secs_f64()
+        })
+        .collect()
+}
+
 fn cpu() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("proc is there");
     let after = stat.rsplit(')').next().unwrap_or_default();

@@ -10,25 +10,20 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Effort;
-use crate::load::{Candidate, Stand};
-use crate::plain_amqp::PlainAmqp;
+use crate::load::Stand;
 use crate::plain_kafka;
 use crate::results::Results;
 use crate::rounds::Series;
 use crate::support::kafka::Kafka;
-use crate::support::rabbitmq::RabbitMq;
 use crate::support::switch::Switch;
 use crate::support::{Folder, in_path, skips, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(120);
-const WINDOW: u64 = 1024;
-/// For how long an idle switch is watched.
-const IDLE: Duration = Duration::from_millis(500);
 /// What all sinks here have: room for a whole run, in memory.
 pub const ROOM: &str = "<param name=\"spool-mode\" value=\"off\"/><param name=\"queue-capacity\" value=\"262144\"/>\
      <param name=\"queue-max-bytes\" value=\"2147483648\"/><param name=\"normal-percent\" value=\"100\"/>";
 const EVENTS: &str = "events=\"CHANNEL_HANGUP_COMPLETE\"";
-const CASE: &str = "85 headers";
+pub const CASE: &str = "85 headers";
 
 pub fn count(effort: Effort) -> u64 {
     if effort.short { 15_000 } else { 30_000 }
@@ -71,7 +66,7 @@ pub fn drain(stand: &mut Stand, count: u64) -> (f64, f64) {
 }
 
 /// System calls of the publisher's thread for each event, at a steady rate, or from its queue as fast as it goes.
-fn publisher_calls(stand: &mut Stand, count: u64, rate: Option<u32>) -> Option<f64> {
+pub fn publisher_calls(stand: &mut Stand, count: u64, rate: Option<u32>) -> Option<f64> {
     in_path("strace")?;
     let tasks = format!("/proc/{}/task", stand.switch().pid());
     let thread = fs::read_dir(tasks).ok()?.flatten().find(|task| {
@@ -115,6 +110,7 @@ fn publisher_calls(stand: &mut Stand, count: u64, rate: Option<u32>) -> Option<f
     Some(calls / count as f64)
 }
 
+/// A sink to the exchange `bench`.
 pub fn amqp_sink(port: u16, window: u64) -> String {
     format!(
         "<sink name=\"out\" type=\"amqp\" {EVENTS}>{ROOM}\
@@ -123,101 +119,22 @@ pub fn amqp_sink(port: u16, window: u64) -> String {
     )
 }
 
-/// Seconds and processor time from the first event until the queue has all of them.
-fn live(stand: &mut Stand, client: &mut PlainAmqp, queue: &str, count: u64) -> (f64, f64) {
-    client.purge(queue);
-    let (cpu, started) = (stand.cpu(), Instant::now());
-    stand.deliver(count, 0);
-    let took = until(started, count, || client.count(queue));
-    (took, stand.cpu() - cpu)
+/// A sink to the topic `ours`.
+pub fn kafka_sink(bootstrap: &str) -> String {
+    format!(
+        "<sink name=\"out\" type=\"kafka\" {EVENTS}>{ROOM}\
+         <param name=\"bootstrap-servers\" value=\"{bootstrap}\"/><param name=\"topic\" value=\"ours\"/>\
+         <param name=\"compression\" value=\"lz4\"/></sink>"
+    )
 }
 
+/// Seconds, and seconds of processor time, of either.
 #[derive(Default)]
-struct Sides {
-    ours: Series,
-    ours_cpu: Series,
-    theirs: Series,
-    theirs_cpu: Series,
-}
-
-/// RabbitMQ: against `mod_amqp`, which waits for no confirm, and against a plain socket.
-pub fn rabbitmq(effort: Effort, results: &mut Results) {
-    let Some(broker) = skips::unless("bench rabbitmq", RabbitMq::start()) else { return };
-    let port = broker.port();
-    let Some(mut stand) = skips::unless("bench rabbitmq", Stand::start(Some(port))) else { return };
-    results.fact("switch", stand.version());
-    let count = count(effort);
-    let mut client = PlainAmqp::connect(port);
-    client.bound_queue("classic", "bench", &[]);
-    client.bound_queue("theirs", "TAP.Events", &[]);
-    let (mut peer, mut socket) = (Sides::default(), Sides::default());
-    let (mut base, mut idle) = (Series::default(), Series::default());
-    let (mut calls, mut calls_busy) = (Series::default(), Series::default());
-    for _ in 0..effort.rounds {
-        let cpu = stand.cpu();
-        std::thread::sleep(IDLE);
-        idle.push((stand.cpu() - cpu) / IDLE.as_secs_f64());
-        let cpu = stand.cpu();
-        stand.deliver(count, 0);
-        base.push(stand.cpu() - cpu);
-        let (took, cpu) =
-            stand.with(Candidate::ModAmqp, |stand| live(stand, &mut client, "theirs", count));
-        client.purge("theirs");
-        peer.theirs.push(took);
-        peer.theirs_cpu.push(cpu);
-        stand.with_module(&amqp_sink(port, WINDOW), |stand| {
-            connected(stand);
-            let (took, cpu) = live(stand, &mut client, "classic", count);
-            peer.ours.push(took);
-            peer.ours_cpu.push(cpu);
-            let like = client.take("classic");
-            client.purge("classic");
-            let (took, cpu) = drain(stand, count);
-            socket.ours.push(took);
-            socket.ours_cpu.push(cpu);
-            client.purge("classic");
-            // As new a connection as the module's own: the broker's processes grow with what they handle.
-            let mut plain = PlainAmqp::connect(port);
-            plain.confirms();
-            socket.theirs.push(plain.publish("bench", &like, count, WINDOW).as_secs_f64());
-            client.purge("classic");
-            if let Some(number) = publisher_calls(stand, count, Some(5_000)) {
-                calls.push(number);
-            }
-            client.purge("classic");
-            if let Some(number) = publisher_calls(stand, count / 2, None) {
-                calls_busy.push(number);
-            }
-            client.purge("classic");
-        });
-    }
-    let rate = |series: &Series| series.map(|seconds| count as f64 / seconds);
-    let each = |series: &Series| series.map(|seconds| seconds / count as f64 * 1e6);
-    results.figure("mod_amqp, unconfirmed", CASE, "events/s", &rate(&peer.theirs));
-    results.figure("mod_rustbridge, confirmed, persistent", CASE, "events/s", &rate(&peer.ours));
-    results.figure("mod_rustbridge, from its queue", CASE, "events/s", &rate(&socket.ours));
-    results.figure(
-        "plain socket, same messages and window",
-        CASE,
-        "events/s",
-        &rate(&socket.theirs),
-    );
-    results.ratio("time / mod_amqp unconfirmed", CASE, &peer.ours, &peer.theirs);
-    results.ratio("time / plain socket, from its queue", CASE, &socket.ours, &socket.theirs);
-    results.figure("switch CPU, nobody", CASE, "us/event", &each(&base));
-    results.figure("switch CPU, mod_amqp", CASE, "us/event", &each(&peer.theirs_cpu));
-    results.figure("switch CPU, mod_rustbridge", CASE, "us/event", &each(&peer.ours_cpu));
-    results.figure("switch CPU, idle", CASE, "of a processor", &idle);
-    // What the switch takes anyway: to make the events, and its clock while they are sent.
-    let own = |cpu: &Series, took: &Series| cpu.less(&base).less(&idle.times(took));
-    let (ours, theirs) = (own(&peer.ours_cpu, &peer.ours), own(&peer.theirs_cpu, &peer.theirs));
-    results.figure("own CPU, mod_amqp", CASE, "us/event", &each(&theirs));
-    results.figure("own CPU, mod_rustbridge", CASE, "us/event", &each(&ours));
-    results.ratio("CPU / mod_amqp, without what the switch takes anyway", CASE, &ours, &theirs);
-    results.ratio("CPU / mod_amqp, whole process", CASE, &peer.ours_cpu, &peer.theirs_cpu);
-    results.figure("publisher's system calls at 5000/s", CASE, "per event", &calls);
-    results.figure("publisher's system calls, from its queue", CASE, "per event", &calls_busy);
-    results.ratio("plain socket / mod_amqp unconfirmed", CASE, &socket.theirs, &peer.theirs);
+pub struct Sides {
+    pub ours: Series,
+    pub ours_cpu: Series,
+    pub theirs: Series,
+    pub theirs_cpu: Series,
 }
 
 /// Kafka: against a loop over the same client library with the same properties, which has its records ready.
@@ -229,11 +146,7 @@ pub fn kafka(effort: Effort, results: &mut Results) {
     broker.create_topic("ours", 1, &[]);
     broker.create_topic("theirs", 1, &[]);
     let bootstrap = broker.bootstrap();
-    let sink = format!(
-        "<sink name=\"out\" type=\"kafka\" {EVENTS}>{ROOM}\
-         <param name=\"bootstrap-servers\" value=\"{bootstrap}\"/><param name=\"topic\" value=\"ours\"/>\
-         <param name=\"compression\" value=\"lz4\"/></sink>"
-    );
+    let sink = kafka_sink(&bootstrap);
     let (mut sides, mut calls) = (Sides::default(), Series::default());
     let mut program = Series::default();
     let mut line = Vec::new();

@@ -288,6 +288,8 @@ fn param(name: &str, value: &str) -> String {
 const DIALPLAN: &[(&str, &str)] = &[
     ("echo", "answer,echo"),
     ("tone", "answer,playback tone_stream://%(1000;0;440),hangup"),
+    ("music", "answer,endless_playback tone_stream://%(1000;0;440)"),
+    ("short", "answer,hangup"),
     ("busy", "hangup USER_BUSY"),
     ("conf", "answer,conference rb@default"),
     ("park", "answer,park"),

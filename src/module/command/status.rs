@@ -12,7 +12,7 @@ use super::table;
 use crate::config::choice::Choice as _;
 use crate::event::EventKind;
 use crate::event::selection::Coverage;
-use crate::pipeline::{SinkStatus, SpoolStatus};
+use crate::pipeline::{LatencyView, SinkStatus, SpoolStatus};
 use crate::queue::DropReason;
 
 /// Milliseconds since 1970.
@@ -93,7 +93,22 @@ fn sink_json(status: &SinkStatus) -> Value {
         "reconnects": status.reconnects,
         "blocked_ms": u64::try_from(status.blocked.as_millis()).unwrap_or(u64::MAX),
         "faults": status.panics,
+        "latency_us": latency_json(&status.latency),
         "spool": status.spool.as_ref().map(spool_json),
+    })
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{}.{}", us / 1000, us % 1000 / 100)
+}
+
+fn latency_json(latency: &LatencyView) -> Value {
+    json!({
+        "count": latency.count,
+        "p50": latency.p50,
+        "p99": latency.p99,
+        "p999": latency.p999,
+        "max": latency.max,
     })
 }
 
@@ -301,11 +316,13 @@ pub(super) fn sinks_table(module: &Module) -> String {
                 status.kind.to_owned(),
                 status.state.name().to_owned(),
                 describe(config),
+                milliseconds(status.latency.p50),
+                milliseconds(status.latency.p99),
                 config.events.to_string(),
             ]
         })
         .collect();
-    table::render(&["sink", "type", "state", "target", "events"], &rows)
+    table::render(&["sink", "type", "state", "target", "p50 ms", "p99 ms", "events"], &rows)
 }
 
 /// For each event of the core, the sinks that want it: all of it, or some subclasses.

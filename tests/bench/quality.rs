@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT
+//! What callers notice: the rhythm of the RTP that FreeSWITCH sends, and how many calls a second it completes, without the module,
+//! with it, and with it while its broker is away.
+//!
+//! `SIPp` makes the calls and names sockets of ours in its SDP, so each packet's arrival is seen here. While calls play, events are
+//! delivered beside them at a call centre's rate, in all three cases alike.
+
+use std::fmt::Write as _;
+use std::net::UdpSocket;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::Effort;
+use crate::load::Stand;
+use crate::plain_amqp::PlainAmqp;
+use crate::results::Results;
+use crate::rounds::Series;
+use crate::support::rabbitmq::RabbitMq;
+use crate::support::skips::{self, Missing};
+use crate::support::{Folder, free_port, in_path};
+
+/// Time between two packets.
+const RHYTHM: f64 = 0.020;
+/// A packet that comes so much later than the one before was missed by a listener.
+const GAP: f64 = 0.040;
+/// Events delivered a second while calls play.
+const EVENTS: u32 = 1_000;
+
+/// The three that are compared.
+const CASES: [&str; 3] = ["without the module", "with it", "with it, broker away"];
+
+#[derive(Default)]
+struct Found {
+    /// Mean difference from the rhythm, in seconds.
+    jitter: Series,
+    /// Of a thousand packets, how many came too late.
+    gaps: Series,
+    rate: Series,
+}
+
+/// What one call's packets were.
+#[derive(Default)]
+struct Ear {
+    last: Option<Instant>,
+    packets: u64,
+    difference: f64,
+    gaps: u64,
+}
+
+impl Ear {
+    fn hears(&mut self, now: Instant) {
+        if let Some(last) = self.last.replace(now) {
+            let between = (now - last).as_secs_f64();
+            self.packets += 1;
+            self.difference += (between - RHYTHM).abs();
+            self.gaps += u64::from(between > GAP);
+        }
+    }
+}
+
+/// An INVITE whose SDP has the port of the call's line in the file of ports, and a BYE after `hold`.
+fn scenario(hold: Duration) -> String {
+    let sdp = "v=0\no=user 1 1 IN IP4 127.0.0.1\ns=-\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio [field0] RTP/AVP 0\n\
+               a=rtpmap:0 PCMU/8000\n";
+    let head = |method: &str, more: &str| {
+        format!(
+            "<![CDATA[\n{method} sip:[service]@[remote_ip]:[remote_port] SIP/2.0\n\
+             Via: SIP/2.0/[transport] [local_ip]:[local_port];branch=[branch]\n\
+             From: <sip:bench@[local_ip]:[local_port]>;tag=[pid]b[call_number]\n\
+             To: <sip:[service]@[remote_ip]:[remote_port]>{}\nCall-ID: [call_id]\n\
+             Contact: <sip:bench@[local_ip]:[local_port]>\nMax-Forwards: 70\n{more}\n]]>",
+            if method == "INVITE" { "" } else { "[peer_tag_param]" },
+        )
+    };
+    let invite = head(
+        "INVITE",
+        &format!("CSeq: 1 INVITE\nContent-Type: application/sdp\nContent-Length: [len]\n\n{sdp}"),
+    );
+    let ack = head("ACK", "CSeq: 1 ACK\nContent-Length: 0\n");
+    let bye = head("BYE", "CSeq: 2 BYE\nContent-Length: 0\n");
+    let end = if hold.is_zero() {
+        // The other side ends the call.
+        "<recv request=\"BYE\"/><send><![CDATA[\nSIP/2.0 200 OK\n[last_Via:]\n[last_From:]\n[last_To:]\n[last_Call-ID:]\n\
+         [last_CSeq:]\nContent-Length: 0\n\n]]></send>"
+            .to_owned()
+    } else {
+        format!(
+            "<pause milliseconds=\"{}\"/><send retrans=\"500\">{bye}</send><recv response=\"200\"/>",
+            hold.as_millis()
+        )
+    };
+    format!(
+        "<?xml version=\"1.0\" encoding=\"ISO-8859-1\" ?>\n<scenario name=\"bench\">\n<send retrans=\"500\">{invite}</send>\n\
+         <recv response=\"100\" optional=\"true\"/><recv response=\"180\" optional=\"true\"/>\
+         <recv response=\"183\" optional=\"true\"/><recv response=\"200\"/>\n<send>{ack}</send>\n{end}\n</scenario>\n"
+    )
+}
+
+/// `SIPp` with this scenario, for `count` calls to an extension.
+fn sipp(stand: &mut Stand, folder: &Folder, name: &str, extension: &str, more: &[&str]) -> Command {
+    let mut command = Command::new("sipp");
+    command
+        .arg(format!("127.0.0.1:{}", stand.switch().sip_port()))
+        .args(["-sf", name, "-inf", "ports.csv", "-s", extension, "-i", "127.0.0.1"])
+        .args(["-p", &free_port().to_string(), "-nostdin", "-timeout", "180s"])
+        .args(more)
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// Listens to calls that play for `hold`, and returns mean jitter and gaps for a thousand packets.
+fn listen(stand: &mut Stand, folder: &Folder, sockets: &[UdpSocket], hold: Duration) -> (f64, f64) {
+    let count = sockets.len().to_string();
+    folder.write("play.xml", scenario(hold));
+    let mut calls =
+        sipp(stand, folder, "play.xml", "music", &["-m", &count, "-l", &count, "-r", "50"])
+            .spawn()
+            .expect("sipp can be started");
+    let (listening, events) = (hold.saturating_sub(Duration::from_secs(4)), stand);
+    let all = std::thread::scope(|scope| {
+        let ears = scope.spawn(move || {
+            // Until all calls are there.
+            std::thread::sleep(Duration::from_secs(2 + sockets.len() as u64 / 50));
+            hear(sockets, listening)
+        });
+        events.deliver(u64::from(EVENTS) * hold.as_secs(), EVENTS);
+        ears.join().expect("the listener ends")
+    });
+    assert!(calls.wait().is_ok_and(|status| status.success()), "sipp made its calls");
+    let packets: u64 = all.iter().map(|ear| ear.packets).sum();
+    assert!(packets > 0, "nothing was heard");
+    let sum = |of: fn(&Ear) -> f64| all.iter().map(of).sum::<f64>();
+    (sum(|ear| ear.difference) / packets as f64, sum(|ear| ear.gaps as f64) / packets as f64 * 1e3)
+}
+
+fn hear(sockets: &[UdpSocket], time: Duration) -> Vec<Ear> {
+    let mut ears: Vec<Ear> = sockets.iter().map(|_| Ear::default()).collect();
+    let until = Instant::now() + time;
+    let mut packet = [0; 2_048];
+    while Instant::now() < until {
+        let mut ready: Vec<PollFd<'_>> =
+            sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+        let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        poll(&mut ready, Some(&patience)).expect("sockets can be waited for");
+        let now = Instant::now();
+        let marks: Vec<bool> =
+            ready.iter().map(|fd| fd.revents().contains(PollFlags::IN)).collect();
+        for ((socket, ear), _) in
+            sockets.iter().zip(&mut ears).zip(marks).filter(|(_, ready)| *ready)
+        {
+            if socket.recv(&mut packet).is_ok() {
+                ear.hears(now);
+            }
+        }
+    }
+    ears
+}
+
+/// Calls a second that are completed, so many at a time.
+fn complete(stand: &mut Stand, folder: &Folder, count: u32) -> f64 {
+    folder.write("short.xml", scenario(Duration::ZERO));
+    let (number, at_once) = (count.to_string(), "20");
+    let started = Instant::now();
+    let done =
+        sipp(stand, folder, "short.xml", "short", &["-m", &number, "-l", at_once, "-r", "2000"])
+            .status()
+            .expect("sipp can be started");
+    assert!(done.success(), "sipp made its calls: {done}");
+    f64::from(count) / started.elapsed().as_secs_f64()
+}
+
+fn sink(port: u16) -> String {
+    format!(
+        "<sink name=\"out\" type=\"amqp\" events=\"ALL\">\
+         <param name=\"url\" value=\"amqp://guest:guest@127.0.0.1:{port}/%2f\"/><param name=\"exchange\" value=\"bench\"/></sink>"
+    )
+}
+
+pub fn run(effort: Effort, results: &mut Results) {
+    let sipp = in_path("sipp").map(|_| ()).ok_or_else(|| {
+        Missing::new("sipp is not installed", "apt-get install sip-tester, or make setup")
+    });
+    if skips::unless("bench quality", sipp).is_none() {
+        return;
+    }
+    let Some(broker) = skips::unless("bench quality", RabbitMq::start()) else { return };
+    let Some(mut stand) = skips::unless("bench quality", Stand::start(None)) else { return };
+    results.fact("switch", stand.version());
+    let mut client = PlainAmqp::connect(broker.port());
+    client.bound_queue("quality", "bench", &[]);
+    let (calls, hold, short) = if effort.short { (40, 8, 300) } else { (100, 15, 1_000) };
+    let folder = Folder::new("bench-quality");
+    let sockets: Vec<UdpSocket> =
+        (0..calls).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a port can be bound")).collect();
+    let mut ports = "SEQUENTIAL\n".to_owned();
+    for socket in &sockets {
+        socket.set_nonblocking(true).expect("a socket option");
+        let port = socket.local_addr().expect("a bound socket has an address").port();
+        writeln!(ports, "{port};").expect("a string takes text");
+    }
+    folder.write("ports.csv", ports);
+    let mut found: [Found; 3] = Default::default();
+    for _ in 0..effort.rounds.min(6) {
+        for (case, found) in found.iter_mut().enumerate() {
+            let mut measure = |stand: &mut Stand| {
+                let (jitter, gaps) = listen(stand, &folder, &sockets, Duration::from_secs(hold));
+                found.jitter.push(jitter);
+                found.gaps.push(gaps);
+                found.rate.push(complete(stand, &folder, short));
+            };
+            match case {
+                0 => measure(&mut stand),
+                1 => stand.with_module(&sink(broker.port()), measure),
+                // Nobody listens there.
+                _ => stand.with_module(&sink(free_port()), measure),
+            }
+            client.purge("quality");
+        }
+    }
+    report(&found, &format!("{calls} calls with RTP, {EVENTS} events/s"), results);
+}
+
+fn report(found: &[Found; 3], case: &str, results: &mut Results) {
+    let [without, others @ ..] = found;
+    for (name, found) in CASES.iter().zip(found) {
+        results.figure(&format!("jitter, {name}"), case, "us", &found.jitter.map(|s| s * 1e6));
+        results.figure(&format!("late packets, {name}"), case, "of 1000", &found.gaps);
+        results.figure(&format!("calls, {name}"), "20 at a time", "calls/s", &found.rate);
+    }
+    for (name, other) in CASES.iter().skip(1).zip(others) {
+        let what = format!("jitter, {name} / without");
+        results.ratio(&what, case, &other.jitter, &without.jitter);
+        let inverse = |series: &Series| series.map(|rate| 1.0 / rate);
+        let what = format!("time for a call, {name} / without");
+        results.ratio(&what, "20 at a time", &inverse(&other.rate), &inverse(&without.rate));
+    }
+}
