@@ -6,8 +6,9 @@
 //! delivered beside them at a call centre's rate, in all three cases alike.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::net::UdpSocket;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -107,8 +108,8 @@ fn sipp(stand: &mut Stand, folder: &Folder, name: &str, extension: &str, more: &
         .args(["-p", &free_port().to_string(), "-nostdin", "-timeout", "180s"])
         .args(more)
         .current_dir(folder.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        .stdout(File::create(folder.join("sipp.out")).expect("a file can be made"))
+        .stderr(File::create(folder.join("sipp.errors")).expect("a file can be made"));
     command
 }
 

@@ -213,6 +213,8 @@ fn configuration_files(port: u16, sip_port: u16, modules: &str) -> Vec<(&'static
         ("context", "test".into()),
         ("dialplan", "XML".into()),
         ("auth-calls", "false".into()),
+        // As usual: without one, RTP is sent when some has come.
+        ("rtp-timer-name", "soft".into()),
         ("inbound-codec-prefs", "PCMU,PCMA".into()),
         ("outbound-codec-prefs", "PCMU,PCMA".into()),
     ];
