@@ -8,10 +8,13 @@ use crate::rounds::Series;
 use crate::support::free_port;
 use crate::support::skips;
 use crate::support::switch::Switch;
-use crate::throughput::ROOM;
 
 const BASE: Case =
     Case { headers: 85, threads: 1, kind: "plain", ahead: 1, burst: 1, rate: 2_000, count: 1_000 };
+
+/// Room for a million events, in memory.
+const DEEP: &str = "<param name=\"spool-mode\" value=\"off\"/><param name=\"queue-capacity\" value=\"1048576\"/>\
+     <param name=\"queue-max-bytes\" value=\"8589934592\"/><param name=\"normal-percent\" value=\"100\"/>";
 
 /// One curve: what the callback took, in nanoseconds, at each size.
 struct Curve {
@@ -56,7 +59,11 @@ pub fn run(effort: Effort, results: &mut Results) {
     results.fact("switch", stand.version());
     let mut headers = Curve::new("headers", &[16, 40, 85, 160, 320, 640, 1_250, 2_500, 5_000]);
     let mut sinks = Curve::new("sinks", &[1, 2, 4, 8]);
-    let mut depth = Curve::new("waiting events", &[1_000, 4_000, 16_000, 64_000]);
+    let depths = [1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000];
+    let depths = if effort.short { &depths[..4] } else { &depths };
+    let mut depth = Curve::new("waiting events", depths);
+    let mut threads = Curve::new("dispatch threads", &[1, 2, 4, 8]);
+    let mut calls = Curve::new("live calls", &[1, 50, 500, 5_000]);
     for _ in 0..effort.rounds.min(6) {
         stand.with(Candidate::Module(1), |stand| {
             for (size, series) in &mut headers.points {
@@ -71,9 +78,25 @@ pub fn run(effort: Effort, results: &mut Results) {
                 series.push(stand.run(&BASE)["inside_p50"]);
             });
         }
+        stand.with(Candidate::Module(1), |stand| {
+            for (size, series) in &mut threads.points {
+                // As many events a second in all.
+                let (many, rate) = (*size as u32, BASE.rate / *size as u32);
+                let case = Case { threads: many, rate, count: BASE.count / many, ..BASE };
+                series.push(stand.run(&case)["inside_p50"]);
+            }
+        });
+        stand.with(Candidate::Module(1), |stand| {
+            let mut live = 0;
+            for (size, series) in &mut calls.points {
+                stand.switch().api(&format!("bench live n={}", *size as u32 - live));
+                live = *size as u32;
+                series.push(stand.run(&BASE)["inside_p50"]);
+            }
+        });
         // Nobody listens there, so what comes stays.
         let away = format!(
-            "<sink name=\"out\" type=\"amqp\" events=\"ALL\">{ROOM}\
+            "<sink name=\"out\" type=\"amqp\" events=\"ALL\">{DEEP}\
              <param name=\"url\" value=\"amqp://guest:guest@127.0.0.1:{}/%2f\"/></sink>",
             free_port()
         );
@@ -88,7 +111,7 @@ pub fn run(effort: Effort, results: &mut Results) {
         });
         stand.switch().api("bench mark off");
     }
-    for curve in [&headers, &sinks, &depth] {
+    for curve in [&headers, &sinks, &depth, &threads, &calls] {
         curve.report(results);
     }
 }

@@ -13,6 +13,7 @@
  *                                   deliver n events from each thread, `rate` a second each in bursts, built `ahead` at a time;
  *                                   answers one line of name=value; with stamp=1 each carries the time of its delivery
  *   bench calls [n=1000] …          the same on a thread of its own whose system calls are counted
+ *   bench live n=5000               deliver the CHANNEL_CREATE of n calls that nobody has seen yet
  *
  * `real` events have the names and values of a recorded CHANNEL_HANGUP_COMPLETE, `plain` ones names that no table of known
  * names has. Both have exactly `headers` entries.
@@ -406,6 +407,18 @@ static void trap_calls(struct lane *lane)
 static void trap_calls(struct lane *lane) { lane->trapped = 0; }
 #endif
 
+static void begin_calls(long n)
+{
+	static unsigned long calls;
+	for (long i = 0; i < n; i++) {
+		switch_event_t *event = NULL;
+		if (switch_event_create(&event, SWITCH_EVENT_CHANNEL_CREATE) != SWITCH_STATUS_SUCCESS) abort();
+		switch_event_add_header(event, SWITCH_STACK_BOTTOM, "Unique-ID", "bench-live-%lu", ++calls);
+		switch_event_add_header(event, SWITCH_STACK_BOTTOM, "Channel-Name", "loopback/%lu", calls);
+		switch_event_deliver(&event);
+	}
+}
+
 SWITCH_STANDARD_API(bench_api)
 {
 	const char *words = switch_str_nil(cmd);
@@ -424,11 +437,12 @@ SWITCH_STANDARD_API(bench_api)
 		if (begin_node) switch_event_unbind(&begin_node);
 		if (end_node) switch_event_unbind(&end_node);
 	} else if (!strncmp(words, "handler ", 8)) handler(rest);
+	else if (!strncmp(words, "live", 4)) begin_calls(number(rest, "n", 5000));
 	else if (!strncmp(words, "event ", 6)) {
 		stream->write_function(stream, "+OK headers=%d\n", read_template(rest));
 		return SWITCH_STATUS_SUCCESS;
 	} else {
-		stream->write_function(stream, "-ERR bench mark|handler|event|run|calls\n");
+		stream->write_function(stream, "-ERR bench mark|handler|event|run|calls|live\n");
 		return SWITCH_STATUS_SUCCESS;
 	}
 	stream->write_function(stream, "+OK\n");
@@ -443,7 +457,7 @@ SWITCH_MODULE_LOAD_FUNCTION(mod_bench_load)
 	*(void **)&allocations = dlsym(RTLD_DEFAULT, "bench_allocations");
 	switch_queue_create(&dup_queue, 100000, pool);
 	*module_interface = switch_loadable_module_create_module_interface(pool, modname);
-	SWITCH_ADD_API(api, "bench", "measure event handlers", bench_api, "mark|handler|event|run|calls");
+	SWITCH_ADD_API(api, "bench", "measure event handlers", bench_api, "mark|handler|event|run|calls|live");
 	return SWITCH_STATUS_SUCCESS;
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! A broker that goes and comes back: what the callback takes meanwhile, what waits in memory, how soon the first
+//! A broker that goes and comes back, or falls silent: what the callback takes meanwhile, what waits in memory, how soon the first
 //! acknowledgement comes, and how fast the backlog goes.
 //!
 //! Between switch and broker stands a proxy, in both states alike, which can be told to refuse everyone. "Alive" and "dead" are
@@ -28,6 +28,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 struct Found {
     alive: [Series; 3],
     dead: [Series; 3],
+    silent: [Series; 3],
     memory: Series,
     first: Series,
     steady: Series,
@@ -111,9 +112,19 @@ fn outage(stand: &mut Stand, proxy: &Proxy, case: &Case, backlog: u64, found: &m
     stand.deliver(200, 0);
     let took = until_delivered(stand, since, before, waiting + 200);
     found.drained.push(took * backlog as f64 / (waiting + 200) as f64);
+    // And once more with a broker that takes connections and bytes, and answers nothing.
+    proxy.set(Mode::Blackhole);
+    let silent = stand.run(case);
+    proxy.set(Mode::Pass);
+    let since = Instant::now();
+    while stand.sink("waiting") > 0 {
+        assert!(since.elapsed() < LIMIT, "{}", stand.switch().api("rustbridge status json"));
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
     for (at, (part, _)) in PARTS.iter().enumerate() {
         found.alive[at].push(alive[*part]);
         found.dead[at].push(dead[*part]);
+        found.silent[at].push(silent[*part]);
     }
 }
 
@@ -164,6 +175,12 @@ fn report(broker: &str, case: &Case, found: &Found, results: &mut Results) {
             &format!("callback, broker dead / alive, {what}"),
             &name,
             &found.dead[at],
+            &found.alive[at],
+        );
+        results.ratio(
+            &format!("callback, broker silent / alive, {what}"),
+            &name,
+            &found.silent[at],
             &found.alive[at],
         );
     }

@@ -179,6 +179,8 @@ fn plots() -> Vec<(&'static str, String)> {
             ("headers", "callback, by headers", "headers of an event"),
             ("sinks", "callback, by sinks", "sinks that want it"),
             ("waiting", "callback, by waiting events", "events that wait already"),
+            ("threads", "callback, by dispatch threads", "threads that deliver at once"),
+            ("calls", "callback, by live calls", "calls that are alive"),
         ] {
             let points = points(&growth, what);
             if points.len() > 1 {
