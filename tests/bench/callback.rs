@@ -79,6 +79,8 @@ pub fn run(effort: Effort, results: &mut Results) {
     let mut candidates = vec![
         Candidate::Nobody,
         Candidate::Floor,
+        Candidate::Json,
+        Candidate::Bump,
         Candidate::Dup,
         Candidate::Module(0),
         Candidate::Module(1),
@@ -144,6 +146,12 @@ fn report(case: &str, table: &Table, candidates: &[Candidate], results: &mut Res
             let what = format!("callback / {name}, {part}");
             results.ratio(&what, case, &table.added(one, part), &table.added(other, part));
         }
+    }
+    // What else a handler could do, against the same floor.
+    for (name, other) in [("JSON at once", Candidate::Json), ("shared slabs", Candidate::Bump)] {
+        let (other, floor) =
+            (table.added(other, "inside_p50"), table.added(Candidate::Floor, "inside_p50"));
+        results.ratio(&format!("{name} / copy floor, inside_p50"), case, &other, &floor);
     }
     for percentile in ["p99", "p999"] {
         let part = format!("inside_{percentile}");

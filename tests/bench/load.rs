@@ -21,6 +21,10 @@ pub enum Candidate {
     Nobody,
     /// A handler that copies every byte once.
     Floor,
+    /// One that makes the JSON instead.
+    Json,
+    /// One that copies into slabs that many events share.
+    Bump,
     /// `switch_event_dup` and a queue, as `mod_event_socket`.
     Dup,
     /// `mod_amqp`.
@@ -36,6 +40,8 @@ impl Candidate {
         match self {
             Self::Nobody => "nobody".into(),
             Self::Floor => "copy floor".into(),
+            Self::Json => "JSON at once".into(),
+            Self::Bump => "copy into shared slabs".into(),
             Self::Dup => "switch_event_dup + queue".into(),
             Self::ModAmqp => "mod_amqp".into(),
             Self::Module(sinks) => format!("mod_rustbridge, {sinks} sinks"),
@@ -180,6 +186,8 @@ impl Stand {
         match candidate {
             Candidate::Nobody => {}
             Candidate::Floor => drop(self.expect("bench handler floor")),
+            Candidate::Json => drop(self.expect("bench handler json")),
+            Candidate::Bump => drop(self.expect("bench handler bump")),
             Candidate::Dup => drop(self.expect("bench handler dup")),
             Candidate::ModAmqp => drop(self.expect("load mod_amqp")),
             Candidate::Module(_) | Candidate::Earlier => {
@@ -194,7 +202,9 @@ impl Stand {
         let result = body(self);
         match candidate {
             Candidate::Nobody => {}
-            Candidate::Floor | Candidate::Dup => drop(self.expect("bench handler off")),
+            Candidate::Floor | Candidate::Json | Candidate::Bump | Candidate::Dup => {
+                drop(self.expect("bench handler off"));
+            }
             Candidate::ModAmqp => drop(self.expect("unload mod_amqp")),
             Candidate::Module(_) | Candidate::Earlier => {
                 drop(self.expect("unload mod_rustbridge"));
