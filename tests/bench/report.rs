@@ -32,19 +32,56 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(f64::NAN)
 }
 
+const PERCENTILES: [&str; 3] = ["p50", "p99", "p99.9"];
+
+/// Whether a row is one percentile of several: of what, and which.
+fn percentile(row: &Value) -> Option<(&str, usize)> {
+    let (what, name) = row["what"].as_str()?.rsplit_once(", ")?;
+    let place = PERCENTILES.iter().position(|known| *known == name)?;
+    row.get("ratio").is_none().then_some((what, place))
+}
+
+/// A line each for what has all of them.
+fn percentiles(results: &Value) -> Vec<((&str, &str), [String; 3])> {
+    let mut lines: Vec<((&str, &str), [String; 3])> = Vec::new();
+    for row in rows(results) {
+        let Some((what, place)) = percentile(row) else { continue };
+        let key = (what, row["case"].as_str().unwrap_or(""));
+        if lines.last().is_none_or(|(last, _)| *last != key) {
+            lines.push((key, Default::default()));
+        }
+        if let Some((_, values)) = lines.last_mut() {
+            let unit = row["unit"].as_str().unwrap_or("");
+            values[place] = format!("{} {unit}", short(number(&row["measured"])));
+        }
+    }
+    lines
+}
+
 /// What was measured, as a table with a line about the circumstances.
 fn table(results: &Value) -> String {
     let facts = &results["facts"];
     let fact = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
     let mut out = format!(
-        "{} processors ({}), load average {} before and {} after{}\n\n| what | case | result | worst round |\n| --- | --- | ---: | ---: |\n",
+        "{} processors ({}), load average {} before and {} after{}\n\n",
         facts["processors"],
         fact("processor"),
         short(number(&facts["load_average_before"])),
         short(number(&facts["load_average_after"])),
         facts["switch"].as_str().map(|switch| format!("; {switch}")).unwrap_or_default(),
     );
-    for row in rows(results) {
+    let percentiles = percentiles(results);
+    if !percentiles.is_empty() {
+        let names = PERCENTILES.join(" | ");
+        writeln!(out, "| what | case | {names} |\n| --- | --- | ---: | ---: | ---: |")
+            .expect("text");
+        for ((what, case), values) in &percentiles {
+            writeln!(out, "| {what} | {case} | {} |", values.join(" | ")).expect("text");
+        }
+        out.push('\n');
+    }
+    out.push_str("| what | case | result | worst round |\n| --- | --- | ---: | ---: |\n");
+    for row in rows(results).filter(|row| percentile(row).is_none()) {
         let (what, case) = (row["what"].as_str().unwrap_or(""), row["case"].as_str().unwrap_or(""));
         let (result, worst) = match row.get("ratio") {
             None => {
