@@ -21,7 +21,7 @@ use crate::support::switch::Switch;
 /// Bytes that the queue of the sink may hold.
 const QUEUE_BYTES: f64 = 128.0 * 1024.0 * 1024.0;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(1200);
 
 /// What the rounds found.
 #[derive(Default)]
@@ -85,6 +85,12 @@ fn steady(stand: &mut Stand, backlog: u64) -> f64 {
     until_delivered(stand, since, before, backlog)
 }
 
+/// Events while the broker is away: `BENCH_OUTAGE_MINUTES` of them, where that is set.
+fn long(case: &Case) -> u32 {
+    let minutes = std::env::var("BENCH_OUTAGE_MINUTES").ok().and_then(|text| text.parse().ok());
+    minutes.map_or(case.count, |minutes: u32| minutes * 60 * case.rate)
+}
+
 fn outage(stand: &mut Stand, proxy: &Proxy, case: &Case, backlog: u64, found: &mut Found) {
     wait_connected(stand);
     let before = stand.sink("delivered");
@@ -99,7 +105,7 @@ fn outage(stand: &mut Stand, proxy: &Proxy, case: &Case, backlog: u64, found: &m
         stand.deliver(1, 0);
         std::thread::park_timeout(Duration::from_millis(20));
     }
-    let dead = stand.run(case);
+    let dead = stand.run(&Case { count: long(case), ..*case });
     let waiting = stand.sink("waiting");
     stand.deliver(backlog.saturating_sub(waiting).max(1), 0);
     found.memory.push(stand.memory() - memory);
@@ -168,7 +174,8 @@ fn measure(
 }
 
 fn report(broker: &str, case: &Case, found: &Found, results: &mut Results) {
-    let name = format!("{broker}, {} headers at {}/s", case.headers, case.rate);
+    let seconds = long(case) / case.rate;
+    let name = format!("{broker}, {} headers at {}/s, away {seconds} s", case.headers, case.rate);
     for (at, (_, what)) in PARTS.iter().enumerate() {
         results.figure(&format!("callback, broker alive, {what}"), &name, "ns", &found.alive[at]);
         results.ratio(
