@@ -63,7 +63,7 @@ fn append(folder: &Path, fsync: Fsync, batches: u64, rate: Option<f64>) -> f64 {
     }
     drop(spool.close());
     if let Some(thread) = syncing {
-        thread.end();
+        thread.end(Instant::now() + Duration::from_secs(60)).expect("the disk answers");
     }
     drop(std::fs::remove_dir_all(folder));
     busy.as_secs_f64()
