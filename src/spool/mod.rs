@@ -32,6 +32,7 @@
 //! a key-value store (write amplification and background threads for a plain queue).
 
 mod batch;
+mod checksum;
 mod commit;
 mod cursor;
 mod error;
