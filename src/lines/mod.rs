@@ -20,7 +20,7 @@ const TAIL: &[u8] = b"\"}";
 /// Closes the JSON object that begins at `start` in `out` and lacks its closing brace: checksum,
 /// brace, newline.
 pub fn seal(out: &mut Vec<u8>, start: usize) {
-    let sum = crc32c::crc32c(out.get(start..).unwrap_or_default());
+    let sum = crc_fast::crc32_iscsi(out.get(start..).unwrap_or_default());
     out.extend_from_slice(HEAD);
     out.extend_from_slice(format!("{sum:08x}").as_bytes());
     out.extend_from_slice(TAIL);
@@ -35,7 +35,7 @@ pub fn is_whole(line: &[u8]) -> bool {
     let (object, seal) = line.split_at_checked(split).unwrap_or_default();
     let digits = seal.strip_prefix(HEAD).and_then(|rest| rest.strip_suffix(TAIL));
     let sum = digits.and_then(|digits| str::from_utf8(digits).ok());
-    sum.and_then(|sum| u32::from_str_radix(sum, 16).ok()) == Some(crc32c::crc32c(object))
+    sum.and_then(|sum| u32::from_str_radix(sum, 16).ok()) == Some(crc_fast::crc32_iscsi(object))
 }
 
 /// How many leading bytes are lines with their newline. What follows was torn off by a crash.

@@ -304,6 +304,9 @@ impl Publisher {
                 }
                 Command::Stop { deadline, has_heir } => {
                     self.stop = Some(deadline);
+                    if let Some(store) = self.store.as_mut() {
+                        store.hurry(deadline);
+                    }
                     self.has_heir = has_heir;
                     self.paused = false;
                     self.board.state(SinkState::Draining);
@@ -356,7 +359,7 @@ impl Publisher {
         self.save();
         let spooled = self.store.as_mut().filter(|store| store.is_open()).map(|store| {
             self.board.spooled(store.records());
-            store.close();
+            store.close(deadline);
             (store.settings().clone(), store.records())
         });
         self.board.in_flight(0);

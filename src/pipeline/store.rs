@@ -392,15 +392,23 @@ impl Store {
         self.spool.as_mut().map(Spool::stats)
     }
 
-    /// Makes everything durable and gives the folder up.
-    pub(super) fn close(&mut self) {
+    /// Does not wait beyond `deadline` for the disk any more.
+    pub(super) fn hurry(&mut self, deadline: Instant) {
+        if let Some(spool) = self.spool.as_mut() {
+            spool.hurry(deadline);
+        }
+    }
+
+    /// Makes everything durable that can be by `deadline`, and gives the folder up.
+    pub(super) fn close(&mut self, deadline: Instant) {
+        self.hurry(deadline);
         if let Some(spool) = self.spool.take()
             && let Err(error) = spool.close()
         {
             log::error!("[{}] Spool: {error}", self.name);
         }
-        if let Some(thread) = self.syncing.take() {
-            thread.end();
+        if let Some(Err(error)) = self.syncing.take().map(|thread| thread.end(deadline)) {
+            log::error!("[{}] {error}, and stays behind until the disk answers", self.name);
         }
     }
 }

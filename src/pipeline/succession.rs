@@ -20,6 +20,8 @@ use crate::queue::{DropReason, Ring};
 const SUCCESSION: Duration = Duration::from_secs(60);
 /// How long the last of several replacements waits beyond its deadline for those before it.
 const HANDING_OVER: Duration = Duration::from_secs(1);
+/// How long a folder that is no longer used, and empty, may take to be given up.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// What was not delivered when the thread ended, for whoever goes on.
 #[derive(Debug)]
 pub struct Leftover {
@@ -149,7 +151,8 @@ impl Publisher {
             return;
         }
         if let Some(mut before) = self.store.take() {
-            before.close();
+            // What was in it is delivered.
+            before.close(Instant::now() + CLOSE_TIME);
         }
         self.store = self.configured_store.take().and_then(|ConfiguredStore(store)| store);
         self.board.no_spool();

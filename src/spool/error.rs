@@ -75,6 +75,16 @@ pub enum SpoolError {
         /// The largest payload that fits.
         limit: u64,
     },
+    /// A sync has not come to an end.
+    #[error(
+        "spool {path}: its disk does not answer, {records} records are written and not known to be durable; nothing more is put there until it does; check the disk"
+    )]
+    Silent {
+        /// The segment that is to be durable.
+        path: PathBuf,
+        /// How many records a power cut would take.
+        records: u64,
+    },
     /// Writing failed before and has not been healed yet.
     #[error("spool {path}: suspended: {reason}")]
     Suspended {
@@ -101,6 +111,7 @@ impl SpoolError {
             Self::Config { .. }
             | Self::Locked { .. }
             | Self::TooLarge { .. }
+            | Self::Silent { .. }
             | Self::Suspended { .. } => false,
         }
     }

@@ -22,6 +22,7 @@
 //! told from "damaged".
 
 use super::Entry;
+use super::checksum::{crc32c, crc32c_after};
 
 /// Size of a segment's header.
 pub(super) const HEADER: u64 = 64;
@@ -54,8 +55,8 @@ pub(super) struct Identity {
 
 impl Identity {
     pub(super) fn new(ordinal: u64, id: u64) -> Self {
-        let seed = crc32c::crc32c(&ordinal.to_le_bytes());
-        Self { ordinal, id, seed: crc32c::crc32c_append(seed, &id.to_le_bytes()) }
+        let seed = crc32c_after(0, [&ordinal.to_le_bytes(), &id.to_le_bytes()]);
+        Self { ordinal, id, seed }
     }
 }
 
@@ -154,7 +155,7 @@ pub(super) fn encode_header(header: &Header) -> Vec<u8> {
     out.extend_from_slice(&id.to_le_bytes());
     // Ten cursors a second fill this in thirteen years.
     out.extend_from_slice(&saturate(generation).to_le_bytes());
-    out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+    out.extend_from_slice(&crc32c(&out).to_le_bytes());
     out
 }
 
@@ -172,7 +173,7 @@ pub(super) fn decode_header(bytes: &[u8]) -> HeaderRead {
 
 fn try_header(bytes: &[u8]) -> Option<HeaderRead> {
     let body = bytes.get(..60)?;
-    if body.get(..4)? != SEGMENT_MAGIC || crc32c::crc32c(body) != u32_at(bytes, 60)? {
+    if body.get(..4)? != SEGMENT_MAGIC || crc32c(body) != u32_at(bytes, 60)? {
         return None;
     }
     let version = u16_at(body, 4)?;
@@ -212,13 +213,13 @@ pub(super) fn encode_footer(footer: &Footer) -> Vec<u8> {
     out.extend_from_slice(&footer.data_end.to_le_bytes());
     out.extend_from_slice(&footer.last_seq.to_le_bytes());
     out.resize(60, 0);
-    out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+    out.extend_from_slice(&crc32c(&out).to_le_bytes());
     out
 }
 
 pub(super) fn decode_footer(bytes: &[u8]) -> Option<Footer> {
     let body = bytes.get(..60)?;
-    if body.get(..8)? != FOOTER_MAGIC || crc32c::crc32c(body) != u32_at(bytes, 60)? {
+    if body.get(..8)? != FOOTER_MAGIC || crc32c(body) != u32_at(bytes, 60)? {
         return None;
     }
     Some(Footer {
@@ -295,7 +296,7 @@ fn record_head(id: u64, len: u32, offset: u64, seq: u64, class: u8, age_ms: u32)
 }
 
 fn record_crc(identity: &Identity, head: &[u8; 32], payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c_append(identity.seed, head), payload)
+    crc32c_after(identity.seed, [head, payload])
 }
 
 /// Reads a record's head, refusing what no record has. The payload is not looked at.
@@ -329,7 +330,7 @@ pub(super) fn encode_slot(slot: &Slot) -> Vec<u8> {
         out.extend_from_slice(&word.to_le_bytes());
     }
     out.resize(SLOT - 4, 0);
-    out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+    out.extend_from_slice(&crc32c(&out).to_le_bytes());
     out
 }
 
@@ -337,7 +338,7 @@ pub(super) fn decode_slot(bytes: &[u8]) -> Option<Slot> {
     let body = bytes.get(..SLOT - 4)?;
     let intact = body.get(..8)? == CURSOR_MAGIC
         && u16_at(body, 8)? <= VERSION
-        && crc32c::crc32c(body) == u32_at(bytes, SLOT - 4)?;
+        && crc32c(body) == u32_at(bytes, SLOT - 4)?;
     if !intact {
         return None;
     }

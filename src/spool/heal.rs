@@ -52,6 +52,10 @@ impl Spool {
             self.cursor_dirty = true;
             self.forget_deleted()?;
         }
+        self.settle_sync()?;
+        if self.is_silent() {
+            return Err(self.silence());
+        }
         if self.floor.is_some() {
             self.rewrite_pending()?;
         } else {

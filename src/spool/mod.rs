@@ -32,6 +32,8 @@
 //! a key-value store (write amplification and background threads for a plain queue).
 
 mod batch;
+mod checksum;
+mod commit;
 mod cursor;
 mod error;
 mod format;
@@ -75,8 +77,8 @@ pub enum Fsync {
     Never,
 }
 
-/// What may wait in memory for the next commit before appending waits for one: what a failed fsync
-/// has to write anew is held there.
+/// What may wait in memory for the next commit before appending waits for one, a second at most, after which nothing
+/// more is taken: what a failed fsync has to write anew is held there.
 pub const MAX_UNDURABLE_BYTES: usize = 8 * 1024 * 1024;
 
 /// What waits before a commit is begun out of turn.

@@ -17,8 +17,8 @@ use super::{Damage, Fsync, SpoolConfig, SpoolState, SpoolStats};
 
 /// A bounded queue of records on disk. See the [module](super) for what it promises.
 ///
-/// Owned by the publisher thread of one sink; every method may touch the disk, none waits for
-/// anything else. Dropping it without [`close`](Self::close) leaves on disk what a crash would.
+/// Owned by the publisher thread of one sink; every method may touch the disk, and none waits for
+/// anything but it and, for a second at most, a thread that syncs ([`Syncer`](super::Syncer)). Dropping it without [`close`](Self::close) leaves on disk what a crash would.
 #[derive(Debug)]
 pub struct Spool {
     pub(super) config: SpoolConfig,
@@ -56,6 +56,9 @@ pub struct Spool {
     pub(super) counts: Counts,
     pub(super) damage: Vec<Damage>,
     pub(super) trouble: Option<Trouble>,
+    /// Nothing is waited for beyond it.
+    pub(super) deadline: Option<Instant>,
+    pub(super) is_closing: bool,
 }
 
 /// The segment that is written.
@@ -73,6 +76,8 @@ pub(super) struct Active {
 pub(super) struct Underway {
     pub(super) sync: Box<dyn Syncing>,
     pub(super) covers: Covered,
+    /// It was waited for in vain.
+    pub(super) is_overdue: bool,
 }
 
 /// What a sync makes durable.
@@ -184,12 +189,13 @@ impl Spool {
     }
 
     /// Commits what is not durable, writes the cursor, removes what is acknowledged, gives up the
-    /// lock.
+    /// lock. A disk that does not answer is waited for until the deadline that [`hurry`](Self::hurry) set.
     ///
     /// # Errors
     /// What could not be made durable or removed. The records concerned are still on disk if the
     /// machine keeps running; whether they survive a power cut is unknown.
     pub fn close(mut self) -> Result<(), SpoolError> {
+        self.is_closing = true;
         if self.floor.is_some() {
             self.recover_writing()?;
         }
@@ -198,6 +204,10 @@ impl Spool {
             None => Ok(()),
         };
         self.retire();
+        if self.is_silent() {
+            // To wait for the cursor as well would have no end.
+            return data;
+        }
         let cursor = self.write_cursor();
         data.and(cursor)
     }

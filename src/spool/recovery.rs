@@ -70,6 +70,8 @@ impl Spool {
             counts: Counts::default(),
             damage: Vec::new(),
             trouble: None,
+            deadline: None,
+            is_closing: false,
             config,
             storage,
             lock,
@@ -184,12 +186,12 @@ fn seal(
 ) -> Result<(), (SpoolError, bool)> {
     let failed = |what| move |error| (SpoolError::io(what, path, error), false);
     let file = storage.open(path).map_err(failed("open a segment"))?;
-    let footer = format::encode_footer(&segment.footer());
-    write_all(file.as_ref(), &footer, segment.end).1.map_err(failed("seal a segment"))?;
-    file.truncate(segment.end + FOOTER).map_err(failed("seal a segment"))?;
     if syncs {
         let synced = file.sync_data();
         synced.map_err(|error| (SpoolError::io("sync a segment", path, error), true))?;
     }
-    Ok(())
+    // Behind the sync: a footer vouches for what it follows.
+    let footer = format::encode_footer(&segment.footer());
+    write_all(file.as_ref(), &footer, segment.end).1.map_err(failed("seal a segment"))?;
+    file.truncate(segment.end + FOOTER).map_err(failed("seal a segment"))
 }

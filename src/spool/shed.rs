@@ -19,6 +19,9 @@ impl Spool {
     /// The segment could not be written; nothing has changed, the entries are still the caller's.
     pub fn prepend(&mut self, entries: &[Entry<'_>]) -> Result<(), SpoolError> {
         let Some(first) = entries.first() else { return Ok(()) };
+        if self.is_silent() {
+            return Err(self.silence());
+        }
         self.retire();
         let needed: u64 = entries.iter().map(|entry| record_bytes(entry.payload)).sum();
         if HEADER + needed + FOOTER > super::format::MAX_SEGMENT {
@@ -84,6 +87,9 @@ impl Spool {
         keep_class: u8,
         dropped: &mut dyn FnMut(u64, u8),
     ) -> Result<u64, SpoolError> {
+        if self.is_silent() {
+            return Err(self.silence());
+        }
         self.retire();
         let before = self.disk_bytes();
         if !self.retired.is_empty() {

@@ -13,7 +13,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
 use rustix::io::Errno;
@@ -137,13 +137,8 @@ pub trait StorageFile: fmt::Debug + Send {
 
 /// A sync that is under way.
 pub trait Syncing: fmt::Debug + Send {
-    /// What became of it; none while it goes on.
-    fn poll(&mut self) -> Option<io::Result<()>>;
-    /// The same, waited for.
-    ///
-    /// # Errors
-    /// What the system says.
-    fn wait(self: Box<Self>) -> io::Result<()>;
+    /// What became of it; none when it still goes on after `patience`. Not to be asked again afterwards.
+    fn wait(&mut self, patience: Duration) -> Option<io::Result<()>>;
 }
 
 /// A thread that syncs files, owned by whoever owns the spool.

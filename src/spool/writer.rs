@@ -1,22 +1,15 @@
 // SPDX-License-Identifier: MIT
-//! The writing side: append, commit, the roll to the next segment, and what follows a failed fsync.
-
-use std::time::{Duration, Instant};
+//! The writing side: append, the roll to the next segment, and what follows a failed fsync.
 
 use super::batch::Batch;
 use super::error::SpoolError;
 use super::format::{
     self, FOOTER, HEADER, Header, Identity, Link, MAX_SEGMENT, Mark, RECORD, RecordHead, to_u64,
 };
-use super::queue::{Active, Covered, Spool, Underway};
+use super::queue::{Active, Spool};
 use super::segment::{Builder, Segment};
 use super::storage::write_all;
 use super::{Appended, Fsync, MAX_UNDURABLE_BYTES, MUCH_UNDURABLE_BYTES};
-
-/// The cursor is written at most this often, except when a segment is done.
-const CURSOR_INTERVAL: Duration = Duration::from_millis(100);
-/// How long after a failed write of the cursor the next is tried.
-const CURSOR_RETRY: Duration = Duration::from_secs(1);
 
 impl Spool {
     /// An empty batch for the next [`append`](Self::append).
@@ -47,66 +40,6 @@ impl Spool {
             error = self.commit_data().err();
         }
         Appended { accepted, error }
-    }
-
-    /// Makes appended records durable and the cursor too, each when it is due at `now`. The
-    /// publisher calls it in each turn of its loop.
-    ///
-    /// # Errors
-    /// What failed. Nothing is lost by it; [`stats`](Self::stats) tells the state.
-    pub fn commit(&mut self, now: Instant) -> Result<(), SpoolError> {
-        self.check_folder(now);
-        let settled = self.settle_sync();
-        let data = if settled.is_err() {
-            settled
-        } else if self.floor.is_some() {
-            Err(self.suspended())
-        } else if self.pending.records() > 0 && is_due(self.data_deadline(), now) {
-            self.clock.data_synced = Some(now);
-            self.begin_commit()
-        } else {
-            Ok(())
-        };
-        self.retire();
-        let cursor = if self.cursor_dirty && is_due(self.cursor_deadline(), now) {
-            self.clock.cursor_written = Some(now);
-            let written = self.write_cursor();
-            if written.is_err() {
-                self.clock.cursor_written = now.checked_add(CURSOR_RETRY);
-            }
-            written
-        } else {
-            Ok(())
-        };
-        data.and(cursor)
-    }
-
-    /// When [`commit`](Self::commit) will have something to do; `None` if nothing waits for it.
-    pub fn next_commit(&self) -> Option<Instant> {
-        let data = (self.pending.records() > 0 && self.floor.is_none())
-            .then(|| self.data_deadline().unwrap_or_else(Instant::now));
-        let cursor = self.cursor_dirty.then(|| self.cursor_deadline().unwrap_or_else(Instant::now));
-        match (data, cursor) {
-            (Some(data), Some(cursor)) => Some(data.min(cursor)),
-            (one, other) => one.or(other),
-        }
-    }
-
-    /// Data is due from this instant on; at once if `None`.
-    fn data_deadline(&self) -> Option<Instant> {
-        match self.config.fsync {
-            Fsync::Interval(interval) => {
-                self.clock.data_synced.and_then(|then| then.checked_add(interval))
-            }
-            Fsync::Always | Fsync::Never => None,
-        }
-    }
-
-    fn cursor_deadline(&self) -> Option<Instant> {
-        let written = self.clock.cursor_written?;
-        // A finished segment's file is freed without waiting, but not after a failure.
-        let pause = if self.retired.is_empty() { CURSOR_INTERVAL } else { Duration::ZERO };
-        written.checked_add(pause)
     }
 
     /// Appends as many as fit into the active segment, making a new one if `first` does not.
@@ -280,116 +213,34 @@ impl Spool {
         Ok(file)
     }
 
-    /// Ends the active segment with a footer and makes it durable.
+    /// Makes the active segment durable and ends it with a footer. On a disk that does not answer it
+    /// stays active.
     pub(super) fn seal_active(&mut self) -> Result<(), SpoolError> {
-        let (Some(active), Some(segment)) = (&self.active, self.segments.back_mut()) else {
+        if self.active.is_none() {
             return Ok(());
-        };
+        }
+        let before = self.segments.back().map(Segment::ordinal);
+        if self.syncs() {
+            self.sync_active()?;
+        }
+        // A failed sync has ended in a fresh segment, which is durable.
+        let same = |segment: &&mut Segment| Some(segment.ordinal()) == before;
+        let Some(segment) = self.segments.back_mut().filter(same) else { return Ok(()) };
+        let Some(active) = self.active.take() else { return Ok(()) };
+        // Behind the sync, and not synced itself: a footer vouches for what it follows, and should a power cut take it,
+        // the next start scans this segment, no more.
         let footer = format::encode_footer(&segment.footer());
         let (_, written) = write_all(active.file.as_ref(), &footer, segment.end);
-        // Without a footer the next start scans this segment, no more.
         let end = if written.is_ok() { segment.end + FOOTER } else { segment.end };
         if active.file.truncate(end).is_ok() {
             segment.disk = end;
         }
-        let before = segment.ordinal();
-        if self.syncs() {
-            self.sync_active()?;
-        }
-        if self.segments.back().is_some_and(|segment| segment.ordinal() == before) {
-            self.active = None;
-        }
         Ok(())
-    }
-
-    /// Makes everything appended durable.
-    pub(super) fn commit_data(&mut self) -> Result<(), SpoolError> {
-        if self.floor.is_some() {
-            return Err(self.suspended());
-        }
-        if self.pending.records() == 0 {
-            return Ok(());
-        }
-        self.sync_active()
-    }
-
-    /// Makes what is appended so far durable while more is appended, if there is a thread for it.
-    fn begin_commit(&mut self) -> Result<(), SpoolError> {
-        if self.begin_sync() { Ok(()) } else { self.commit_data() }
-    }
-
-    /// Begins a sync on the other thread, or finds one that goes on: one at a time. False when
-    /// there is no such thread.
-    fn begin_sync(&mut self) -> bool {
-        if !matches!(self.config.fsync, Fsync::Interval(_)) || self.floor.is_some() {
-            return false;
-        }
-        if self.underway.is_some() || self.pending.records() == 0 {
-            return true;
-        }
-        let (Some(active), Some(segment)) = (&self.active, self.segments.back()) else {
-            return false;
-        };
-        let covers = Covered {
-            end: segment.end,
-            bytes: self.pending.bytes(),
-            records: self.pending.records(),
-            last_seq: self.counts.appended_seq,
-        };
-        self.underway = active.file.begin_sync().map(|sync| Underway { sync, covers });
-        self.underway.is_some()
-    }
-
-    /// Takes note of a sync on the other thread that is over.
-    fn settle_sync(&mut self) -> Result<(), SpoolError> {
-        let Some(underway) = &mut self.underway else { return Ok(()) };
-        let Some(result) = underway.sync.poll() else { return Ok(()) };
-        let covers = underway.covers;
-        self.underway = None;
-        self.end_sync(covers, result)
-    }
-
-    /// Waits for one that goes on.
-    fn await_sync(&mut self) -> Result<(), SpoolError> {
-        let Some(underway) = self.underway.take() else { return Ok(()) };
-        let result = underway.sync.wait();
-        self.end_sync(underway.covers, result)
-    }
-
-    fn end_sync(&mut self, covers: Covered, result: std::io::Result<()>) -> Result<(), SpoolError> {
-        if let Err(error) = result {
-            return self.abandon_active(error);
-        }
-        if let Some(active) = self.active.as_mut() {
-            active.durable_end = covers.end;
-            self.pending.durable(covers.bytes, covers.records);
-            self.counts.durable_seq = covers.last_seq;
-        }
-        Ok(())
-    }
-
-    fn sync_active(&mut self) -> Result<(), SpoolError> {
-        let before = self.segments.back().map(Segment::ordinal);
-        self.await_sync()?;
-        // A failure has ended in a fresh segment, which is durable.
-        if self.segments.back().map(Segment::ordinal) != before {
-            return Ok(());
-        }
-        let (Some(active), Some(segment)) = (self.active.as_mut(), self.segments.back_mut()) else {
-            return Ok(());
-        };
-        let Err(error) = active.file.sync_data() else {
-            active.durable_end = segment.end;
-            self.pending.all_durable();
-            self.counts.durable_seq = self.counts.appended_seq;
-            return Ok(());
-        };
-        self.abandon_active(error)
     }
 
     /// After a failed sync: the segment is never touched again, and what it may not have is written
     /// anew.
-    fn abandon_active(&mut self, error: std::io::Error) -> Result<(), SpoolError> {
+    pub(super) fn abandon_active(&mut self, error: std::io::Error) -> Result<(), SpoolError> {
         let Some(active) = self.active.take() else { return Ok(()) };
         self.counts.fsync_errors += 1;
         // The descriptor goes with `active`, so nothing can sync it again.
@@ -539,8 +390,4 @@ impl Spool {
 
 fn segment_name_of(segment: Option<&Segment>) -> String {
     segment.map(Segment::name).unwrap_or_default()
-}
-
-fn is_due(deadline: Option<Instant>, now: Instant) -> bool {
-    deadline.is_none_or(|deadline| now >= deadline)
 }

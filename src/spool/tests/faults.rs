@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::rig::{INTERVAL, Rig, SEGMENT, config, drain, seqs};
 use super::sim::Fault;
-use crate::spool::{DamageKind, Fsync, Heal, Spool, SpoolError, SpoolState};
+use crate::spool::{DamageKind, Fsync, Heal, MAX_UNDURABLE_BYTES, Spool, SpoolError, SpoolState};
 
 const FAULTS: [Fault; 5] = [
     Fault::Errno(Errno::IO),
@@ -141,6 +141,87 @@ fn what_is_appended_while_a_sync_goes_on_is_written_anew_when_that_fails() {
     rig.check();
     rig.lose_power_and_reopen(|| 0);
     assert_eq!(rig.model.len(), 10);
+}
+
+/// A spool that takes nothing more, because its disk answers no sync; of one large segment, or of small ones.
+fn silent(large: bool) -> Rig {
+    let mut settings = config(Fsync::Interval(Duration::from_secs(3600)));
+    if large {
+        settings.segment_bytes = 64 << 20;
+        settings.max_bytes = 256 << 20;
+    }
+    let mut rig = Rig::new(settings);
+    rig.sim.with(|world| world.background = Some(0));
+    let record = if large { (1, 50_000) } else { (1, 20_000) };
+    rig.append(&[record; 2]);
+    rig.tend(0);
+    rig.tend(1);
+    rig.sim.with(|world| world.silent = true);
+    while rig.append(&[record]) == 1 {}
+    rig
+}
+
+#[test]
+fn a_disk_that_does_not_answer_takes_no_more_than_was_waiting_and_then_all_again() {
+    for (large, fails) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut rig = silent(large);
+        let undurable = rig.spool().stats().undurable_bytes;
+        if large {
+            let most = MAX_UNDURABLE_BYTES as u64;
+            assert!((most..most + 60_000).contains(&undurable), "{undurable}");
+        } else {
+            assert!((1..SEGMENT).contains(&undurable), "{undurable}");
+        }
+        let SpoolState::Degraded(why) = rig.spool().stats().state else { panic!("it is silent") };
+        assert!(why.contains("/spool/sink/") && why.contains("its disk does not answer"), "{why}");
+        // What was durable before can be read, and nothing is tried with the disk meanwhile.
+        let durable = rig.model.len() - rig.spool().stats().undurable_records as usize;
+        let stored = drain(rig.spool());
+        assert_eq!(stored.len(), durable);
+        rig.spool().advance(stored[1].position);
+        rig.model.drain(..2);
+        let calls = rig.sim.with(|world| world.calls);
+        rig.tend(20_000);
+        rig.tend(20_000);
+        assert!(!rig.prepend(&[(1, 10)]));
+        rig.drop_oldest(1, 0);
+        assert_eq!(rig.append(&[(1, 10)]), 0);
+        assert_eq!(rig.sim.with(|world| world.calls), calls);
+        assert_eq!(rig.spool().stats().undurable_bytes, undurable);
+        rig.sim.with(|world| {
+            world.silent = false;
+            let next = world.calls + 1;
+            world.failing = fails.then_some((next, next + 1, Fault::Errno(Errno::IO)));
+        });
+        // Whatever time it is by then: the answer is what was waited for.
+        rig.tend(0);
+        assert_eq!(rig.spool().stats().state, SpoolState::Ok);
+        assert_eq!(rig.spool().stats().fsync_errors, u64::from(fails));
+        assert_eq!(rig.spool().stats().undurable_records, 0);
+        assert_eq!(rig.append(&[(1, 100)]), 1);
+        rig.check();
+        rig.close_and_reopen();
+    }
+}
+
+#[test]
+fn the_end_on_a_disk_that_does_not_answer_says_what_is_not_durable() {
+    for large in [true, false] {
+        let mut rig = silent(large);
+        let undurable = rig.spool().stats().undurable_records;
+        let error = rig.spool.take().unwrap().close().unwrap_err();
+        assert!(
+            matches!(error, SpoolError::Silent { records, .. } if records == undurable),
+            "{error}"
+        );
+        // In memory of the system it is all the same, and comes unless the power goes.
+        rig.crash_and_reopen();
+    }
+    let mut rig = silent(true);
+    let undurable = rig.spool().stats().undurable_records as usize;
+    let accepted = rig.model.len();
+    rig.lose_power_and_reopen(|| 0);
+    assert_eq!(rig.model.len(), accepted - undurable);
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(super) enum Op {
     Ack(usize),
     Rewind,
     DropOldest(u64, u8),
+    /// From now on the disk answers no sync on another thread, or answers again.
+    Silent(bool),
     Reopen,
     Crash,
     PowerLoss(u64),
@@ -31,6 +33,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         4 => (1usize..20).prop_map(Op::Ack),
         1 => Just(Op::Rewind),
         1 => (1u64..200_000, 0u8..3).prop_map(|(bytes, keep)| Op::DropOldest(bytes, keep)),
+        1 => any::<bool>().prop_map(Op::Silent),
         1 => Just(Op::Reopen),
         1 => Just(Op::Crash),
         1 => any::<u64>().prop_map(Op::PowerLoss),
@@ -49,13 +52,12 @@ pub(super) fn run(rig: &mut Rig, op: Op) {
         Op::Prepend(shapes) => {
             rig.prepend(&shapes);
         }
-        Op::Commit(ms) => {
-            rig.commit(ms);
-        }
+        Op::Commit(ms) => rig.tend(ms),
         Op::Read(n) => rig.read(n),
         Op::Ack(n) => rig.ack(n),
         Op::Rewind => rig.rewind(),
         Op::DropOldest(bytes, keep) => rig.drop_oldest(bytes, keep),
+        Op::Silent(silent) => rig.sim.with(|world| world.silent = silent),
         Op::Reopen => {
             rig.close_and_reopen();
         }
@@ -89,6 +91,9 @@ proptest! {
         for op in ops {
             run(&mut rig, op);
         }
+        rig.check();
+        rig.sim.with(|world| world.silent = false);
+        rig.heal();
         rig.check();
         rig.close_and_reopen();
     }
