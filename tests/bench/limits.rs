@@ -32,7 +32,12 @@ struct Way {
 const WAYS: [Way; 7] = [
     Way { name: "persistent, confirmed", window: Some(1_024), connections: 1, like: Clone::clone },
     Way { name: "persistent, unconfirmed", window: None, connections: 1, like: Clone::clone },
-    Way { name: "transient, confirmed", window: Some(1_024), connections: 1, like: Taken::transient },
+    Way {
+        name: "transient, confirmed",
+        window: Some(1_024),
+        connections: 1,
+        like: Taken::transient,
+    },
     Way { name: "transient, unconfirmed", window: None, connections: 1, like: Taken::transient },
     Way {
         name: "persistent, confirmed, on two connections",
