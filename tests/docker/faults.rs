@@ -29,7 +29,7 @@ const LOAD: Load = Load {
 /// Generates events while `fault` happens to the broker and is undone, then requires all of them at the broker.
 fn survives(test: &str, broker: Broker, fault: impl FnOnce(&Ground, &mut Node<'_>)) {
     let test = format!("{test}_{}", broker.alias());
-    let Some(ground) = ground_alone(&test) else { return };
+    let Some(ground) = ground_alone(&test, &[broker]) else { return };
     if broker == Broker::RabbitMq {
         drop(ground.consume(broker, &test));
     }

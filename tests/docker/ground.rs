@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
-//! The network of a run with RabbitMQ, Kafka and a container for clients, which all tests share: some at a time, and those that
-//! stop a broker alone.
+//! The network of a run with RabbitMQ, Kafka and a container for clients, which all tests share.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::engine::{Run, ask, command, docker};
+use crate::engine::{Run, ask, command, docker, logs};
+use crate::gate::{Gate, Turn, Use, Uses};
+use crate::shell::Shell;
 use crate::support::clients::{Consumer, Message};
 use crate::support::{Folder, root, wait_until};
 
@@ -95,67 +96,70 @@ pub struct Ground {
     pub network: String,
     client: String,
     cli: String,
+    /// Shells in the container of clients that nobody uses at the moment.
+    shells: Mutex<Vec<Shell>>,
+    /// Whether each broker came up.
+    up: [OnceLock<bool>; 2],
     begun: Instant,
 }
 
-static GROUND: RwLock<Option<Ground>> = RwLock::new(None);
+static GROUND: OnceLock<Ground> = OnceLock::new();
+static GATE: Gate = Gate::new();
 
-/// The ground, with the brokers up for as long as this is held.
-pub struct Held(RwLockReadGuard<'static, Option<Ground>>);
-
-/// The ground, alone: nobody else has it until this goes, which sees to it that the brokers are up again.
-pub struct Alone(RwLockWriteGuard<'static, Option<Ground>>);
+/// The ground, for as long as a test has its turn. Where it was alone with a broker, the end sees to it that the broker is up.
+pub struct Held {
+    ground: &'static Ground,
+    uses: Uses,
+    _turn: Turn<'static>,
+}
 
 impl std::ops::Deref for Held {
     type Target = Ground;
 
     fn deref(&self) -> &Ground {
-        self.0.as_ref().expect("the ground has been made")
+        self.ground
     }
 }
 
-impl std::ops::Deref for Alone {
-    type Target = Ground;
-
-    fn deref(&self) -> &Ground {
-        self.0.as_ref().expect("the ground has been made")
-    }
-}
-
-impl Drop for Alone {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.heal();
+        for (broker, used) in Broker::ALL.into_iter().zip(self.uses) {
+            if used == Use::Alone {
+                self.ground.heal(broker);
+            }
+        }
     }
 }
 
 /// The ground, for a test that leaves the brokers alone. None, and a note of it, where there is no run.
 pub fn ground(test: &str) -> Option<Held> {
-    make_once(Run::find()?);
-    let held = Held(GROUND.read().unwrap_or_else(PoisonError::into_inner));
-    held.tell(test);
-    Some(held)
+    ground_with(test, [Use::Shared; 2])
 }
 
-/// The same for a test that stops a broker, or keeps others from it.
-pub fn ground_alone(test: &str) -> Option<Alone> {
-    make_once(Run::find()?);
-    let held = Alone(GROUND.write().unwrap_or_else(PoisonError::into_inner));
-    held.tell(test);
-    Some(held)
+/// The same for a test that stops these brokers, or keeps others from them, and has nothing to do with any other.
+pub fn ground_alone(test: &str, brokers: &[Broker]) -> Option<Held> {
+    let uses = |broker| if brokers.contains(&broker) { Use::Alone } else { Use::No };
+    ground_with(test, Broker::ALL.map(uses))
 }
 
-fn make_once(run: Run) {
-    if GROUND.read().unwrap_or_else(PoisonError::into_inner).is_some() {
-        return;
-    }
-    let mut ground = GROUND.write().unwrap_or_else(PoisonError::into_inner);
-    if ground.is_none() {
-        let made = Ground::make(run);
-        for broker in Broker::ALL {
-            made.wait_up(broker);
+/// The same for a test without brokers.
+pub fn ground_apart(test: &str) -> Option<Held> {
+    ground_with(test, [Use::No; 2])
+}
+
+/// The same for a test that uses the brokers so.
+pub fn ground_with(test: &str, uses: Uses) -> Option<Held> {
+    let run = Run::find()?;
+    let turn = GATE.enter(uses);
+    let ground = GROUND.get_or_init(|| Ground::make(run));
+    let held = Held { ground, uses, _turn: turn };
+    for (broker, used) in Broker::ALL.into_iter().zip(uses) {
+        if used != Use::No {
+            held.be_up(broker);
         }
-        *ground = Some(made);
     }
+    println!("\n=== {test}, at {} s", held.begun.elapsed().as_secs());
+    Some(held)
 }
 
 impl Ground {
@@ -163,7 +167,11 @@ impl Ground {
         let network = format!("{}-net", run.id);
         docker(&["network", "create", "--label", &run.label(), &network]);
         let (client, cli) = (format!("{}-client", run.id), format!("{}-cli", run.id));
-        let ground = Self { run, network, client, cli, begun: Instant::now() };
+        let (shells, up) = (Mutex::default(), Default::default());
+        let ground = Self { run, network, client, cli, shells, up, begun: Instant::now() };
+        for broker in Broker::ALL {
+            ground.make_broker(broker);
+        }
         let image = ground.run.client.clone();
         ground.start(&ground.client, &image, "client", &[], &[], &["sleep", "infinity"]);
         let script = root().join("tests/support/amqp.py");
@@ -178,9 +186,6 @@ impl Ground {
             &[],
             &["sleep", "infinity"],
         );
-        for broker in Broker::ALL {
-            ground.make_broker(broker);
-        }
         ground
     }
 
@@ -229,37 +234,50 @@ impl Ground {
         self.start(&name, image, broker.alias(), options, &[file], &[]);
     }
 
-    /// Whether a client gets an answer.
+    /// Whether a client gets an answer. Whether the port is open is known for less, and asked first.
     pub fn answers(&self, broker: Broker) -> bool {
-        match broker {
-            Broker::RabbitMq => self
-                .client(&["python3", "/amqp.py", "declare", RABBITMQ_URL, "probe", "topic"])
-                .is_ok(),
-            Broker::Kafka => self.client(&["kcat", "-L", "-m", "3", "-b", KAFKA]).is_ok(),
-        }
+        let (port, words): (_, &[&str]) = match broker {
+            Broker::RabbitMq => (
+                "exec 3<>/dev/tcp/rabbitmq/5672",
+                &["python3", "/amqp.py", "declare", RABBITMQ_URL, "probe", "topic"],
+            ),
+            Broker::Kafka => {
+                ("exec 3<>/dev/tcp/kafka/9092", &["kcat", "-L", "-m", "3", "-b", KAFKA])
+            }
+        };
+        self.client(&["timeout", "1", "bash", "-c", port]).is_ok() && self.client(words).is_ok()
     }
 
     pub fn wait_up(&self, broker: Broker) {
         wait_until(UP, broker.alias(), || self.answers(broker));
     }
 
-    fn tell(&self, test: &str) {
-        println!("\n=== {test}, at {} s", self.begun.elapsed().as_secs());
+    /// The first time that a broker is needed it may still be starting.
+    fn be_up(&self, broker: Broker) {
+        let number = usize::from(broker == Broker::Kafka);
+        let up = self.up[number].get_or_init(|| self.comes_up(broker));
+        assert!(*up, "{} has not come up: {}", broker.alias(), logs(&self.broker(broker)));
+    }
+
+    fn comes_up(&self, broker: Broker) -> bool {
+        let end = Instant::now() + UP;
+        while !self.answers(broker) {
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        true
     }
 
     /// Undoes whatever a test left behind, whichever way it ended: so nothing in it may panic.
-    fn heal(&self) {
-        for broker in Broker::ALL {
-            let name = self.broker(broker);
-            drop(ask(&["unpause", &name]));
-            drop(ask(&["start", &name]));
-            // Where it is connected already this is refused.
-            drop(self.try_connect(broker));
-        }
-        let end = Instant::now() + UP;
-        while !Broker::ALL.into_iter().all(|broker| self.answers(broker)) && Instant::now() < end {
-            std::thread::park_timeout(Duration::from_millis(100));
-        }
+    fn heal(&self, broker: Broker) {
+        let name = self.broker(broker);
+        drop(ask(&["unpause", &name]));
+        drop(ask(&["start", &name]));
+        // Where it is connected already this is refused.
+        drop(self.try_connect(broker));
+        self.comes_up(broker);
     }
 
     pub fn disconnect(&self, broker: Broker) {
@@ -277,7 +295,16 @@ impl Ground {
 
     /// A command in the container of clients.
     pub fn client(&self, words: &[&str]) -> Result<String, String> {
-        ask(&[&["exec", &self.client], words].concat())
+        let free = self.shells.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut shell = free.unwrap_or_else(|| Shell::new(&self.client));
+        let answer = shell.run(words, UP);
+        self.shells.lock().unwrap_or_else(PoisonError::into_inner).push(shell);
+        answer
+    }
+
+    /// A shell where `fs_cli` is.
+    pub fn cli(&self) -> Shell {
+        Shell::new(&self.cli)
     }
 
     /// `fs_cli` in a container of its own.
@@ -311,17 +338,20 @@ impl Ground {
     pub fn read(&self, broker: Broker, place: &str, count: usize, limit: Duration) -> Vec<Message> {
         let reader = self.consume(broker, place);
         let end = Instant::now() + limit;
+        let mut messages = Vec::new();
+        let mut different = BTreeSet::new();
         loop {
-            let messages = reader.consumer.messages();
-            let different: BTreeSet<(Option<&String>, Option<String>)> = messages
-                .iter()
-                .map(|message| (message.headers.get("boot"), generated_number(message)))
-                .filter(|(_, number)| number.is_some())
-                .collect();
+            let new = reader.consumer.messages_from(messages.len());
+            for message in &new {
+                if let Some(number) = generated_number(message) {
+                    different.insert((message.headers.get("boot").cloned(), number));
+                }
+            }
+            messages.extend(new);
             if different.len() >= count || Instant::now() >= end {
                 return messages;
             }
-            std::thread::park_timeout(Duration::from_millis(200));
+            std::thread::park_timeout(Duration::from_millis(100));
         }
     }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::account::{self, number};
 use crate::engine::{docker, inspect};
-use crate::ground::{Broker, GENERATED, ground_alone};
+use crate::gate::Use;
+use crate::ground::{Broker, GENERATED, ground_alone, ground_with};
 use crate::node::{GRACE_SECONDS, Node};
 use crate::support::switch::{Load, Switch};
 use crate::support::wait_until;
@@ -14,10 +15,8 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn events_from_before_the_brokers_are_up_arrive_once_they_are() {
-    let Some(ground) = ground_alone("events_from_before_the_brokers_are_up_arrive_once_they_are")
-    else {
-        return;
-    };
+    let test = "events_from_before_the_brokers_are_up_arrive_once_they_are";
+    let Some(ground) = ground_alone(test, &Broker::ALL) else { return };
     drop(ground.consume(Broker::RabbitMq, "boot"));
     for broker in Broker::ALL {
         docker(&["stop", "-t", "10", &ground.broker(broker)]);
@@ -50,10 +49,8 @@ fn events_from_before_the_brokers_are_up_arrive_once_they_are() {
 
 #[test]
 fn docker_stop_delivers_everything_within_its_grace_period() {
-    let Some(ground) = ground_alone("docker_stop_delivers_everything_within_its_grace_period")
-    else {
-        return;
-    };
+    let test = "docker_stop_delivers_everything_within_its_grace_period";
+    let Some(ground) = ground_with(test, [Use::Shared, Use::Alone]) else { return };
     drop(ground.consume(Broker::RabbitMq, "stop"));
     let sinks = Broker::ALL.map(|broker| broker.sink("stop", GENERATED, &[]));
     let mut node = Node::start(&ground, "fs1", &sinks);
@@ -83,10 +80,8 @@ fn docker_stop_delivers_everything_within_its_grace_period() {
 
 #[test]
 fn what_a_killed_container_had_spooled_is_sent_by_the_next_one() {
-    let Some(ground) = ground_alone("what_a_killed_container_had_spooled_is_sent_by_the_next_one")
-    else {
-        return;
-    };
+    let test = "what_a_killed_container_had_spooled_is_sent_by_the_next_one";
+    let Some(ground) = ground_alone(test, &Broker::ALL) else { return };
     drop(ground.consume(Broker::RabbitMq, "spool"));
     let more = [("spool-mode", "always"), ("spool-fsync", "always")];
     let sinks = Broker::ALL.map(|broker| broker.sink("spool", GENERATED, &more));

@@ -128,9 +128,10 @@ export RUSTBRIDGE_DOCKER_RABBITMQ=$RABBITMQ_IMAGE RUSTBRIDGE_DOCKER_KAFKA=$KAFKA
 cd "$TREE"
 # In the background and waited for, since a shell that waits in the foreground acts on a signal only afterwards; and in a
 # process group of its own, so that the tests end with it and start nothing while what they started is removed.
-# They wait most of the time, so two at once; those that stop a broker see to it that they are alone.
+# A thread for each test: who runs when is decided by tests/docker/gate.rs, in front of which "has been running for over
+# 60 seconds" means nothing.
 # shellcheck disable=SC2086
-setsid cargo test --locked $DOCKER_TEST_FEATURES --test docker -- --test-threads=2 --nocapture "$@" &
+setsid cargo test --locked $DOCKER_TEST_FEATURES --test docker -- --test-threads=64 --nocapture "$@" > >(grep --line-buffered -v 'has been running for over 60 seconds') &
 CARGO=$!
 status=0
 wait "$CARGO" || status=$?
