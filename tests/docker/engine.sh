@@ -89,6 +89,17 @@ build_options() {
     OPTIONS+=(${DOCKER_BUILD_OPTIONS:-})
 }
 
+# The stage of Dockerfile.module that compiles, with BUILDER_IMAGE, as rustbridge/builder:local; after build_options.
+build_builder() {
+    local log=$STATE/builder.log said
+    "${BUILD[@]}" --progress plain "${OPTIONS[@]}" -f "$TREE/examples/docker/Dockerfile.module" --target builder \
+        --build-arg "BUILDER_IMAGE=$BUILDER_IMAGE" -t rustbridge/builder:local "$TREE" >"$log" 2>&1 && return 0
+    # What our own file says, which is not where the command that would say it is printed.
+    said=$(grep -vE 'echo|die ' "$log" | grep -ohE 'the builder cannot get .*' | head -n 1)
+    [ -n "$said" ] || said=$(grep -E 'error|ERROR' "$log" | tail -n 1)
+    die "$said (all of it: $log)"
+}
+
 have_image() { "$DOCKER" image inspect "$1" >/dev/null 2>&1; }
 image_label() { "$DOCKER" image inspect -f "{{index .Config.Labels \"$2\"}}" "$1" 2>/dev/null; }
 
