@@ -116,6 +116,15 @@ XML
     rm -rf "$work"
 fi
 
+# What tells Prometheus of Kafka: an agent in Kafka's own process.
+JMX_VERSION=1.0.1
+agent=${XDG_CACHE_HOME:-$HOME/.cache}/rustbridge-kafka/agent
+if [ ! -e "$agent/jmx_prometheus_javaagent-$JMX_VERSION.jar" ] && have mvn; then
+    say "fetching the JMX exporter $JMX_VERSION from Maven Central into $agent"
+    mvn -q -B dependency:copy -Dartifact="io.prometheus.jmx:jmx_prometheus_javaagent:$JMX_VERSION" -DoutputDirectory="$agent" >"$LOG" 2>&1 ||
+        { say "maven could not fetch the JMX exporter; Prometheus will not hear of Kafka:"; tail -n 3 "$LOG"; }
+fi
+
 mapfile -t still < <(missing test)
 [ "${#still[@]}" = 0 ] || say "tests that need these will be skipped: ${still[*]} (apt-get install ${still[*]})"
 

@@ -9,6 +9,7 @@
 #   Rust         the toolchain of this machine
 #   RabbitMQ     Debian's package
 #   Kafka        its Maven artifacts, which `make setup` fetches
+#   Prometheus   Debian's package
 #   clients      pika, kcat, sipp and tc, as Debian's packages
 # An installed FreeSWITCH is packed over the Debian that it was made for, and the first one also over the next Debian, where
 # that can be had. FREESWITCH_IMAGE names images to take instead of packing an installation. What is there already is left as
@@ -27,7 +28,9 @@ TOOLCHAIN=
 # A process and all that it started.
 end_tree() {
     local child
-    for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do end_tree "$child"; done
+    local children=()
+    read -ra children 2>/dev/null <"/proc/$1/task/$1/children" || true
+    for child in "${children[@]}"; do end_tree "$child"; done
     kill "$1" 2>/dev/null || true
 }
 # A build that goes on in the background when this ends would keep the engine busy for nobody.
@@ -85,6 +88,7 @@ debian() {
     [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $(. /etc/os-release && echo "${VERSION_CODENAME:-}")" 2>/dev/null | head -n 1)
     [ -n "$mirror" ] || mirror=http://deb.debian.org/debian
     say "making $BASE_IMAGE with debootstrap"
+    # shellcheck disable=SC2015
     # In two stages, so that the second and every package installed later heeds what Debian's own slim images say to dpkg: it
     # need not wait for the disk after each file, for an image is made whole or not at all, and documentation stays out.
     debootstrap --foreign --variant=minbase --include=ca-certificates "$codename" "$from" "$mirror" >"$from.log" 2>&1 &&
@@ -178,6 +182,7 @@ freeswitch() {
 NEXT_DEBIAN=trixie
 begin_next_debian() {
     NEXT_JOB=
+    # shellcheck disable=SC2031
     [ -z "${FREESWITCH_IMAGE:-}" ] && [ "$ID $CODENAME" = "debian bookworm" ] || return 0
     (debian "$NEXT_DEBIAN") >"$WORK/next" 2>&1 & NEXT_JOB=$!
     jobs+=("$NEXT_JOB")
@@ -259,12 +264,17 @@ if ! pull "$KAFKA_IMAGE"; then
     KAFKA_IMAGE=rustbridge/kafka:local
     kafka & jobs+=($!)
 fi
+PROMETHEUS_IMAGE=${PROMETHEUS_IMAGE:-prom/prometheus:v3.5.0}
+if ! pull "$PROMETHEUS_IMAGE"; then
+    PROMETHEUS_IMAGE=rustbridge/prometheus:local
+    local_image prometheus "$HERE/prometheus" "Prometheus as Debian's package" & jobs+=($!)
+fi
 freeswitch
 on_next_debian
 for job in "${jobs[@]}"; do [ "$job" = "$NEXT_JOB" ] || wait "$job" || exit 1; done
 jobs=()
 {
     printf 'BASE_IMAGE=%q\nBUILDER_IMAGE=%q\nFREESWITCH_IMAGES=%q\nNEXT_IMAGE=%q\n' "$BASE_IMAGE" "$BUILDER_IMAGE" "${PACKED[*]}" "$NEXT_IMAGE"
-    printf 'RABBITMQ_IMAGE=%q\nKAFKA_IMAGE=%q\nCLIENT_IMAGE=rustbridge/client:local\n' "$RABBITMQ_IMAGE" "$KAFKA_IMAGE"
+    printf 'RABBITMQ_IMAGE=%q\nKAFKA_IMAGE=%q\nPROMETHEUS_IMAGE=%q\nCLIENT_IMAGE=rustbridge/client:local\n' "$RABBITMQ_IMAGE" "$KAFKA_IMAGE" "$PROMETHEUS_IMAGE"
 } >"$(images_file)"
-say "ready: ${PACKED[*]}${NEXT_IMAGE:+ $NEXT_IMAGE} on $BASE_IMAGE, $BUILDER_IMAGE, $RABBITMQ_IMAGE, $KAFKA_IMAGE, rustbridge/client:local"
+say "ready: ${PACKED[*]}${NEXT_IMAGE:+ $NEXT_IMAGE} on $BASE_IMAGE, $BUILDER_IMAGE, $RABBITMQ_IMAGE, $KAFKA_IMAGE, $PROMETHEUS_IMAGE, rustbridge/client:local"

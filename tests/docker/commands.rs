@@ -45,7 +45,7 @@ fn readme() -> Vec<String> {
 fn the_readme_has_three_commands_and_the_first_builds_the_module_into_an_image() {
     let test = "the_readme_has_three_commands_and_the_first_builds_the_module_into_an_image";
     let Some(ground) = ground_apart(test) else { return };
-    // The second is run by the tests below, the third by the_example_comes_up_healthy_and_goes_away.
+    // The second is run by the tests below, the third by the_example_comes_up_healthy_with_metrics_and_goes_away.
     let commands = readme();
     assert_eq!(commands.len(), 3, "{commands:?}");
     assert_eq!(commands[1..], ["make docker-test", "make up"]);

@@ -10,6 +10,7 @@ TREE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 HERE=$TREE/tests/docker
 STATE=${CARGO_TARGET_DIR:-$TREE/target}/docker
 KAFKA_VERSION=4.1.0
+JMX_VERSION=1.0.1
 
 say() { printf '%s: %s\n' "$PROGRAM" "$*"; }
 die() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; exit 1; }

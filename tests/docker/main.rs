@@ -24,6 +24,7 @@ mod calls;
 mod clocks;
 mod commands;
 mod engine;
+mod example;
 mod faults;
 mod gate;
 mod ground;
