@@ -44,8 +44,8 @@ found() {
 
 # Packages of what is missing, one per line; $1 narrows to build or test.
 missing() {
-    local what package kind why
-    while IFS='|' read -r what package kind why; do
+    local what package kind
+    while IFS='|' read -r what package kind _; do
         [ -n "$what" ] || continue
         [ -z "${1:-}" ] || [ "$1" = "$kind" ] || continue
         found "$what" || printf '%s\n' "$package"
@@ -55,7 +55,7 @@ missing() {
 # A server package starts its service when it is installed. The tests run private servers only, so while we install,
 # Debian's own switch for this says no, unless this machine already has a policy of its own.
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d placed= status=0 mapper=
+    local policy=/usr/sbin/policy-rc.d placed='' status=0 mapper=''
     if have epmd && epmd -names >/dev/null 2>&1; then mapper=running; fi
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' | root tee "$policy" >/dev/null && root chmod 755 "$policy" && placed=1
