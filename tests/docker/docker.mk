@@ -22,7 +22,7 @@ docker-test-or-skip:
 docker-clean: ## Remove the local images and the build cache that the targets above made
 	tests/docker/clean.sh
 
-up: ## Start FreeSWITCH with the module, RabbitMQ and Kafka with Docker Compose
+up: ## Start FreeSWITCH with the module, RabbitMQ, Kafka and Prometheus with Docker Compose
 	tests/docker/compose.sh up
 
 down: ## Stop what `make up` started, and remove its data

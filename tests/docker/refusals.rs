@@ -181,6 +181,14 @@ fn a_port_in_use_is_refused_before_anything_starts() {
     let ports = [project, ("RABBITMQ_PORT", &free), ("SIP_PORT", &port)];
     let done = script("compose.sh", &["up"], &ports);
     refused(&done, &[&format!("port {port} is in use"), "SIP_PORT"]);
+    let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port can be bound");
+    let port = taken.local_addr().expect("it has an address").port().to_string();
+    let sip = free_port().to_string();
+    let ports = [project, ("RABBITMQ_PORT", &free), ("SIP_PORT", &sip), ("PROMETHEUS_PORT", &port)];
+    refused(
+        &script("compose.sh", &["up"], &ports),
+        &[&format!("port {port} is in use"), "PROMETHEUS_PORT"],
+    );
 }
 
 /// A configuration that is mounted read-only cannot be mended, so it is said what it lacks, and FreeSWITCH runs.
