@@ -25,14 +25,6 @@ take_turn
 WORK=$(mktemp -d)
 jobs=()
 TOOLCHAIN=
-# A process and all that it started.
-end_tree() {
-    local child
-    local children=()
-    read -ra children 2>/dev/null <"/proc/$1/task/$1/children" || true
-    for child in "${children[@]}"; do end_tree "$child"; done
-    kill "$1" 2>/dev/null || true
-}
 # A build that goes on in the background when this ends would keep the engine busy for nobody.
 finish() {
     local job mount
@@ -43,7 +35,8 @@ finish() {
     while read -r _ mount _; do
         case $mount in "$WORK"/*) umount -l "$mount" || true ;; esac
     done </proc/mounts
-    rm -rf --one-file-system "$WORK"
+    # Once more for what its last process wrote meanwhile.
+    rm -rf --one-file-system "$WORK" 2>/dev/null || rm -rf --one-file-system "$WORK" || true
 }
 trap finish EXIT
 trap 'exit 130' INT TERM HUP

@@ -14,7 +14,7 @@ need_builder
 case ${1:-} in
 --only-check | --vendor) ;;
 *)
-    trap 'kill "$BASE" 2>/dev/null || true; wait "$BASE" || true; exit 130' INT TERM HUP
+    trap 'end_tree "$BASE"; wait "$BASE" || true; exit 130' INT TERM HUP
     "$HERE/base.sh" --and-builder & BASE=$!
     wait "$BASE" || exit 1
     trap - INT TERM HUP

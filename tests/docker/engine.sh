@@ -15,6 +15,15 @@ JMX_VERSION=1.0.1
 say() { printf '%s: %s\n' "$PROGRAM" "$*"; }
 die() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; exit 1; }
 
+# Ends a process and all that it started. Itself first, so that it does not take the end of the others for a failure; what a
+# script started in its background does not hear of Ctrl-C.
+end_tree() {
+    local child children=()
+    read -ra children 2>/dev/null <"/proc/$1/task/$1/children" || true
+    kill "$1" 2>/dev/null || true
+    for child in "${children[@]}"; do end_tree "$child"; done
+}
+
 # Waits until no other of these scripts builds: they share the files in $STATE. Until the script ends, or end_turn.
 take_turn() {
     mkdir -p "$STATE"

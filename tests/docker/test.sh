@@ -51,11 +51,11 @@ need_builder
 mkdir -p "$STATE"
 
 # The images and the tests' own program are made side by side.
-PREPARING=() COMPILING=
+PREPARING='' COMPILING=''
 # $1: what to end with.
 give_up() {
     trap '' INT TERM HUP
-    [ "${#PREPARING[@]}" = 0 ] || kill "${PREPARING[@]}" 2>/dev/null || true
+    [ -z "$PREPARING" ] || end_tree "$PREPARING"
     [ -z "$COMPILING" ] || kill -- "-$COMPILING" 2>/dev/null || true
     wait
     exit "$1"
@@ -68,9 +68,9 @@ setsid cargo test --locked $DOCKER_TEST_FEATURES --test docker --no-run >"$STATE
 COMPILING=$!
 if [ -z "${READY:-}" ]; then
     "$HERE/build.sh" &
-    PREPARING=("$!")
-    wait "${PREPARING[@]}" || give_up 1
-    PREPARING=()
+    PREPARING=$!
+    wait "$PREPARING" || give_up 1
+    PREPARING=
 fi
 build_options
 # Others may be writing what is read here.
