@@ -73,6 +73,7 @@ up)
     end=$((SECONDS + 180))
     for service in freeswitch rabbitmq kafka prometheus; do
         until [ "$("$DOCKER" inspect -f '{{.State.Health.Status}}' "$(container "$service")")" = healthy ]; do
+            [ "$("$DOCKER" inspect -f '{{.State.Status}}' "$(container "$service")")" != exited ] || die "$service has ended: docker logs $(container "$service")"
             [ "$SECONDS" -lt "$end" ] || die "$service is not healthy: docker logs $(container "$service")"
             sleep 1
         done
