@@ -8,6 +8,13 @@ use std::time::{Duration, Instant};
 /// How many run at once. They wait most of their time, so more than this has cores.
 const AT_ONCE: usize = 5;
 
+/// What takes longest, and would last alone if it began late.
+const LONG: [&str; 3] = [
+    "events_from_before_the_brokers_are_there_arrive_once_they_are",
+    "the_image_loads_the_module_as_nobody_special_on_a_read_only_root",
+    "the_example_comes_up_healthy_with_metrics_and_goes_away",
+];
+
 /// Nobody waits longer than the whole takes.
 const PATIENCE: Duration = Duration::from_secs(1500);
 
@@ -27,6 +34,7 @@ pub type Uses = [Use; 2];
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     uses: Uses,
+    long: bool,
     ticket: u64,
 }
 
@@ -35,11 +43,12 @@ impl Waiting {
     /// need none fit in anywhere.
     fn rank(&self) -> (usize, u64) {
         let count = |wanted: Use| self.uses.iter().filter(|&&one| one == wanted).count();
-        let rank = match (count(Use::Alone), count(Use::No)) {
-            (2, _) => 0,
-            (1, _) => 1,
-            (_, 0 | 1) => 2,
-            _ => 3,
+        let rank = match (self.long, count(Use::Alone), count(Use::No)) {
+            (true, ..) => 0,
+            (_, 2, _) => 1,
+            (_, 1, _) => 2,
+            (_, _, 0 | 1) => 3,
+            _ => 4,
         };
         (rank, self.ticket)
     }
@@ -77,7 +86,7 @@ impl State {
         }
         // Who waits for a broker keeps those behind from it, else somebody would always be there.
         let mut kept = [false; 2];
-        for &Waiting { uses, ticket } in &self.waiting {
+        for &Waiting { uses, ticket, .. } in &self.waiting {
             let free = |broker: usize| match uses[broker] {
                 Use::Alone => self.at[broker] == 0 && !kept[broker],
                 Use::Shared => !self.alone[broker] && !kept[broker],
@@ -105,12 +114,12 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn enter(&self, uses: Uses) -> Turn<'_> {
+    pub fn enter(&self, test: &str, uses: Uses) -> Turn<'_> {
         let end = Instant::now() + PATIENCE;
         let mut state = self.lock();
         let ticket = state.next;
         state.next += 1;
-        state.waiting.push(Waiting { uses, ticket });
+        state.waiting.push(Waiting { uses, long: LONG.contains(&test), ticket });
         state.waiting.sort_unstable_by_key(Waiting::rank);
         // Somebody who waits may be behind this one now, or before.
         self.changed.notify_all();

@@ -93,6 +93,8 @@ pub const GENERATED: &str = "CUSTOM gen::test";
 #[derive(Debug)]
 pub struct Ground {
     pub run: Run,
+    /// The beginning of the names of its containers.
+    prefix: String,
     pub network: String,
     client: String,
     cli: String,
@@ -150,7 +152,7 @@ pub fn ground_apart(test: &str) -> Option<Held> {
 /// The same for a test that uses the brokers so.
 pub fn ground_with(test: &str, uses: Uses) -> Option<Held> {
     let run = Run::find()?;
-    let turn = GATE.enter(uses);
+    let turn = GATE.enter(test, uses);
     let ground = GROUND.get_or_init(|| Ground::make(run));
     let held = Held { ground, uses, _turn: turn };
     for (broker, used) in Broker::ALL.into_iter().zip(uses) {
@@ -164,29 +166,52 @@ pub fn ground_with(test: &str, uses: Uses) -> Option<Held> {
 
 impl Ground {
     fn make(run: Run) -> Self {
-        let network = format!("{}-net", run.id);
-        docker(&["network", "create", "--label", &run.label(), &network]);
-        let (client, cli) = (format!("{}-client", run.id), format!("{}-cli", run.id));
-        let (shells, up) = (Mutex::default(), Default::default());
-        let ground = Self { run, network, client, cli, shells, up, begun: Instant::now() };
+        let prefix = run.id.clone();
+        let ground = Self::with_network(run, prefix);
         for broker in Broker::ALL {
-            ground.make_broker(broker);
+            ground.make_broker(broker, broker.alias());
         }
-        let image = ground.run.client.clone();
-        ground.start(&ground.client, &image, "client", &[], &[], &["sleep", "infinity"]);
-        let script = root().join("tests/support/amqp.py");
-        docker(&["cp", script.to_str().unwrap(), &format!("{}:/amqp.py", ground.client)]);
-        // Where commands come from: a FreeSWITCH image that runs no FreeSWITCH.
-        let image = ground.run.test[0].clone();
-        ground.start(
-            &ground.cli,
-            &image,
-            "cli",
-            &["--no-healthcheck"],
-            &[],
-            &["sleep", "infinity"],
-        );
+        ground.make_clients();
         ground
+    }
+
+    /// A ground of a test's own, where there are no brokers yet.
+    pub fn apart(&self, what: &str) -> Self {
+        let ground = Self::with_network(self.run.clone(), format!("{}-{what}", self.run.id));
+        ground.make_clients();
+        ground
+    }
+
+    /// Its containers would be there until the run ends.
+    pub fn remove(&self) {
+        let brokers = Broker::ALL.map(|broker| self.broker(broker));
+        docker(&["rm", "-f", "-v", &brokers[0], &brokers[1], &self.client, &self.cli]);
+        docker(&["network", "rm", &self.network]);
+    }
+
+    fn with_network(run: Run, prefix: String) -> Self {
+        let network = format!("{prefix}-net");
+        docker(&["network", "create", "--label", &run.label(), &network]);
+        Self {
+            client: format!("{prefix}-client"),
+            cli: format!("{prefix}-cli"),
+            run,
+            prefix,
+            network,
+            shells: Mutex::default(),
+            up: Default::default(),
+            begun: Instant::now(),
+        }
+    }
+
+    fn make_clients(&self) {
+        let image = &self.run.client;
+        self.start(&self.client, image, "client", &[], &[], &["sleep", "infinity"]);
+        let script = root().join("tests/support/amqp.py");
+        docker(&["cp", script.to_str().unwrap(), &format!("{}:/amqp.py", self.client)]);
+        // Where commands come from: a FreeSWITCH image that runs no FreeSWITCH.
+        let options = ["--no-healthcheck"];
+        self.start(&self.cli, &self.run.test[0], "cli", &options, &[], &["sleep", "infinity"]);
     }
 
     /// A container on the network, running; `files` are copied into it first.
@@ -215,10 +240,11 @@ impl Ground {
     }
 
     pub fn broker(&self, broker: Broker) -> String {
-        format!("{}-{}", self.run.id, broker.alias())
+        format!("{}-{}", self.prefix, broker.alias())
     }
 
-    fn make_broker(&self, broker: Broker) {
+    /// Starts a broker that the network knows by this name, and by its container's.
+    pub fn make_broker(&self, broker: Broker, alias: &str) {
         let name = self.broker(broker);
         let (image, file) = match broker {
             Broker::RabbitMq => {
@@ -231,7 +257,7 @@ impl Ground {
         // docker cp makes no folders: a volume at the place of the file's folder does.
         let place = "/mnt/shared/config";
         let options: &[&str] = if broker == Broker::Kafka { &["-v", place] } else { &[] };
-        self.start(&name, image, broker.alias(), options, &[file], &[]);
+        self.start(&name, image, alias, options, &[file], &[]);
     }
 
     /// Whether a client gets an answer. Whether the port is open is known for less, and asked first.
