@@ -97,8 +97,8 @@ fn panels() -> Vec<Value> {
 }
 
 fn queries() -> Vec<String> {
-    let targets = panels().into_iter().flat_map(|panel| panel["targets"].as_array().cloned());
-    let targets = targets.flatten();
+    let panels = panels();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
     targets.map(|target| target["expr"].as_str().expect("a query").to_owned()).collect()
 }
 

@@ -95,8 +95,8 @@ impl State {
             if free(0) && free(1) {
                 return Some(ticket);
             }
-            for broker in 0..2 {
-                kept[broker] |= uses[broker] != Use::No;
+            for (kept, used) in kept.iter_mut().zip(uses) {
+                *kept |= used != Use::No;
             }
         }
         None
@@ -131,9 +131,9 @@ impl Gate {
         }
         state.waiting.retain(|other| other.ticket != ticket);
         state.running += 1;
-        for broker in 0..2 {
-            state.at[broker] += usize::from(uses[broker] != Use::No);
-            state.alone[broker] |= uses[broker] == Use::Alone;
+        for (broker, used) in uses.into_iter().enumerate() {
+            state.at[broker] += usize::from(used != Use::No);
+            state.alone[broker] |= used == Use::Alone;
         }
         self.changed.notify_all();
         Turn { gate: self, uses }
@@ -144,9 +144,9 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.gate.lock();
         state.running -= 1;
-        for broker in 0..2 {
-            state.at[broker] -= usize::from(self.uses[broker] != Use::No);
-            state.alone[broker] &= self.uses[broker] != Use::Alone;
+        for (broker, used) in self.uses.into_iter().enumerate() {
+            state.at[broker] -= usize::from(used != Use::No);
+            state.alone[broker] &= used != Use::Alone;
         }
         self.gate.changed.notify_all();
     }

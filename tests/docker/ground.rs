@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Run, ask, command, docker, logs};
@@ -101,12 +101,18 @@ pub struct Ground {
     /// Shells in the container of clients that nobody uses at the moment.
     shells: Mutex<Vec<Shell>>,
     /// Whether each broker came up.
-    up: [OnceLock<bool>; 2],
+    up: [Mutex<Option<bool>>; 2],
     begun: Instant,
 }
 
-static GROUND: OnceLock<Ground> = OnceLock::new();
+/// Made by the first test that needs it, and there until the run ends.
+static GROUND: Mutex<Option<&Ground>> = Mutex::new(None);
 static GATE: Gate = Gate::new();
+
+/// Whatever became of who had it before.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The ground, for as long as a test has its turn. Where it was alone with a broker, the end sees to it that the broker is up.
 pub struct Held {
@@ -153,7 +159,7 @@ pub fn ground_apart(test: &str) -> Option<Held> {
 pub fn ground_with(test: &str, uses: Uses) -> Option<Held> {
     let run = Run::find()?;
     let turn = GATE.enter(test, uses);
-    let ground = GROUND.get_or_init(|| Ground::make(run));
+    let ground = *lock(&GROUND).get_or_insert_with(|| Box::leak(Box::new(Ground::make(run))));
     let held = Held { ground, uses, _turn: turn };
     for (broker, used) in Broker::ALL.into_iter().zip(uses) {
         if used != Use::No {
@@ -281,8 +287,8 @@ impl Ground {
     /// The first time that a broker is needed it may still be starting.
     fn be_up(&self, broker: Broker) {
         let number = usize::from(broker == Broker::Kafka);
-        let up = self.up[number].get_or_init(|| self.comes_up(broker));
-        assert!(*up, "{} has not come up: {}", broker.alias(), logs(&self.broker(broker)));
+        let up = *lock(&self.up[number]).get_or_insert_with(|| self.comes_up(broker));
+        assert!(up, "{} has not come up: {}", broker.alias(), logs(&self.broker(broker)));
     }
 
     fn comes_up(&self, broker: Broker) -> bool {
@@ -321,10 +327,10 @@ impl Ground {
 
     /// A command in the container of clients.
     pub fn client(&self, words: &[&str]) -> Result<String, String> {
-        let free = self.shells.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let free = lock(&self.shells).pop();
         let mut shell = free.unwrap_or_else(|| Shell::new(&self.client));
         let answer = shell.run(words, UP);
-        self.shells.lock().unwrap_or_else(PoisonError::into_inner).push(shell);
+        lock(&self.shells).push(shell);
         answer
     }
 
