@@ -134,6 +134,13 @@ fn half_through(node: &mut Node<'_>, sink: &str) {
     });
 }
 
+/// What `tc` does to a container's interface, whose name says how often it has been to the network.
+fn tc<'w>(word: &'w str, rule: &'w str) -> [&'w str; 6] {
+    let script = "device=$(ip -o -4 addr show scope global | awk 'NR == 1 { print $2 }'); \
+                  exec tc qdisc \"$1\" dev \"$device\" $2";
+    ["sh", "-c", script, "tc", word, rule]
+}
+
 /// What arrives at a broker is late, and some of it is lost, until this goes.
 struct BadNetwork<'g> {
     ground: &'g Ground,
@@ -147,15 +154,14 @@ impl<'g> BadNetwork<'g> {
     /// (`client/delay.py`).
     fn new(test: &str, ground: &'g Ground, broker: Broker) -> Self {
         let name = ground.broker(broker);
-        let rule = ["dev", "eth0", "root", "netem", "delay", "60ms", "20ms", "loss", "3%"];
-        let added = in_network_of(ground, &name, &[&["tc", "qdisc", "add"][..], &rule].concat());
+        let added = in_network_of(ground, &name, &tc("add", "root netem delay 60ms 20ms loss 3%"));
         let Err(error) = added else {
             println!("{test} {}: by netem", broker.alias());
             return Self { ground, broker: name, delay: None };
         };
         assert!(error.contains("Specified qdisc kind is unknown"), "{error}");
         let lose = ["-m", "statistic", "--mode", "random", "--probability", "0.05", "-j", "DROP"];
-        let rule = [&["iptables", "-A", "INPUT", "-i", "eth0"][..], &lose].concat();
+        let rule = [&["iptables", "-A", "INPUT", "!", "-i", "lo"][..], &lose].concat();
         in_network_of(ground, &name, &rule).expect("the packet filter takes a rule");
         let delay = ground.run.name("delay");
         let bad = Self { ground, broker: name, delay: Some(delay.clone()) };
@@ -197,11 +203,10 @@ impl<'g> BadNetwork<'g> {
 
 impl Drop for BadNetwork<'_> {
     fn drop(&mut self) {
-        let undo: &[&str] = match &self.delay {
-            None => &["tc", "qdisc", "del", "dev", "eth0", "root"],
-            Some(_) => &["iptables", "-F", "INPUT"],
+        let undone = match &self.delay {
+            None => in_network_of(self.ground, &self.broker, &tc("del", "root")),
+            Some(_) => in_network_of(self.ground, &self.broker, &["iptables", "-F", "INPUT"]),
         };
-        let undone = in_network_of(self.ground, &self.broker, undo);
         if let Some(name) = &self.delay {
             drop(ask(&["rm", "-f", name]));
         }

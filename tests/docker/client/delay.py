@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""Delays what comes in on eth0, packet by packet, where a kernel has no netem: the packet filter queues each for this program.
+"""Delays what comes in, packet by packet, where a kernel has no netem: the packet filter queues each for this program.
 
 delay.py MILLISECONDS JITTER   says READY once it does; whoever ends it takes the rule away as well (iptables -F INPUT)
 """
@@ -58,7 +58,7 @@ def main():
     # Of each packet its number is enough.
     configure(netlink, attribute(2, struct.pack(">IB", 0, 1)))
     configure(netlink, attribute(3, struct.pack(">I", 20000)))
-    rule = ["iptables", "-A", "INPUT", "-i", "eth0", "-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass"]
+    rule = ["iptables", "-A", "INPUT", "!", "-i", "lo", "-j", "NFQUEUE", "--queue-num", "0", "--queue-bypass"]
     subprocess.run(rule, check=True)
     print("READY", flush=True)
     held = []
