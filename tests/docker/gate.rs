@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-//! Who runs when. Every test waits here on a thread of its own for its turn: a few at a time, those that break a broker without
-//! anybody else at it, and what takes longest first.
+//! Who runs when. Every test waits here on a thread of its own for its turn: a few at a time, those that break a broker one
+//! after another, and what takes longest first. There are two pairs of brokers: one for those that break them, and one for
+//! everybody else.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,6 +32,11 @@ pub enum Use {
 /// For each broker, in the order of `Broker::ALL`.
 pub type Uses = [Use; 2];
 
+/// Whether it is at the pair of brokers that are broken; who is not is in nobody's way.
+pub fn breaks(uses: Uses) -> bool {
+    uses.contains(&Use::Alone)
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     uses: Uses,
@@ -57,7 +63,7 @@ impl Waiting {
 #[derive(Debug)]
 struct State {
     running: usize,
-    /// How many are at a broker, and whether one of them is alone there.
+    /// How many are at a broker of the pair that is broken, and whether one of them is alone there.
     at: [usize; 2],
     alone: [bool; 2],
     /// Those without a turn yet, the first to begin in front.
@@ -87,6 +93,9 @@ impl State {
         // Who waits for a broker keeps those behind from it, else somebody would always be there.
         let mut kept = [false; 2];
         for &Waiting { uses, ticket, .. } in &self.waiting {
+            if !breaks(uses) {
+                return Some(ticket);
+            }
             let free = |broker: usize| match uses[broker] {
                 Use::Alone => self.at[broker] == 0 && !kept[broker],
                 Use::Shared => !self.alone[broker] && !kept[broker],
@@ -131,7 +140,7 @@ impl Gate {
         }
         state.waiting.retain(|other| other.ticket != ticket);
         state.running += 1;
-        for (broker, used) in uses.into_iter().enumerate() {
+        for (broker, used) in uses.into_iter().enumerate().filter(|_| breaks(uses)) {
             state.at[broker] += usize::from(used != Use::No);
             state.alone[broker] |= used == Use::Alone;
         }
@@ -144,7 +153,8 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.gate.lock();
         state.running -= 1;
-        for (broker, used) in self.uses.into_iter().enumerate() {
+        let uses = self.uses;
+        for (broker, used) in uses.into_iter().enumerate().filter(|_| breaks(uses)) {
             state.at[broker] -= usize::from(used != Use::No);
             state.alone[broker] &= used != Use::Alone;
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-//! The network of a run with RabbitMQ, Kafka and a container for clients, which all tests share.
+//! Networks with RabbitMQ, Kafka and a container for clients, which tests share.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Run, ask, command, docker, logs};
-use crate::gate::{Gate, Turn, Use, Uses};
+use crate::gate::{Gate, Turn, Use, Uses, breaks};
 use crate::shell::Shell;
 use crate::support::clients::{Consumer, Message};
 use crate::support::{Folder, root, wait_until};
@@ -89,7 +89,7 @@ pub fn sink(name: &str, kind: &str, events: &str, params: &[(&str, &str)]) -> St
 /// What the generator fires and nothing else, so that counters can be compared with it.
 pub const GENERATED: &str = "CUSTOM gen::test";
 
-/// What a run has started so far.
+/// A network and what is on it.
 #[derive(Debug)]
 pub struct Ground {
     pub run: Run,
@@ -102,11 +102,13 @@ pub struct Ground {
     shells: Mutex<Vec<Shell>>,
     /// Whether each broker came up.
     up: [Mutex<Option<bool>>; 2],
-    begun: Instant,
 }
 
-/// Made by the first test that needs it, and there until the run ends.
-static GROUND: Mutex<Option<&Ground>> = Mutex::new(None);
+/// Each made by the first test that needs it, and there until the run ends: the one whose brokers are up all the time, and the
+/// one where they are broken.
+static WHOLE: Mutex<Option<&Ground>> = Mutex::new(None);
+static BROKEN: Mutex<Option<&Ground>> = Mutex::new(None);
+static BEGUN: Mutex<Option<Instant>> = Mutex::new(None);
 static GATE: Gate = Gate::new();
 
 /// Whatever became of who had it before.
@@ -159,20 +161,22 @@ pub fn ground_apart(test: &str) -> Option<Held> {
 pub fn ground_with(test: &str, uses: Uses) -> Option<Held> {
     let run = Run::find()?;
     let turn = GATE.enter(test, uses);
-    let ground = *lock(&GROUND).get_or_insert_with(|| Box::leak(Box::new(Ground::make(run))));
+    let begun = *lock(&BEGUN).get_or_insert_with(Instant::now);
+    let (slot, name) = if breaks(uses) { (&BROKEN, "broken") } else { (&WHOLE, "whole") };
+    let prefix = format!("{}-{name}", run.id);
+    let ground = *lock(slot).get_or_insert_with(|| Box::leak(Box::new(Ground::make(run, prefix))));
     let held = Held { ground, uses, _turn: turn };
     for (broker, used) in Broker::ALL.into_iter().zip(uses) {
         if used != Use::No {
             held.be_up(broker);
         }
     }
-    println!("\n=== {test}, at {} s", held.begun.elapsed().as_secs());
+    println!("\n=== {test}, at {} s", begun.elapsed().as_secs());
     Some(held)
 }
 
 impl Ground {
-    fn make(run: Run) -> Self {
-        let prefix = run.id.clone();
+    fn make(run: Run, prefix: String) -> Self {
         let ground = Self::with_network(run, prefix);
         for broker in Broker::ALL {
             ground.make_broker(broker, broker.alias());
@@ -206,7 +210,6 @@ impl Ground {
             network,
             shells: Mutex::default(),
             up: Default::default(),
-            begun: Instant::now(),
         }
     }
 
