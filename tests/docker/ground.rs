@@ -21,6 +21,7 @@ pub const RABBITMQ_URL: &str = "amqp://guest:guest@rabbitmq:5672/%2f";
 pub const KAFKA: &str = "kafka:9092";
 
 const RABBITMQ_CONF: &str = "loopback_users.guest = false\nlog.console = true\n";
+/// Of its defaults, one would make a broker that was killed wait nine seconds until it is forgotten and may come back.
 const KAFKA_PROPERTIES: &str = "\
 process.roles=broker,controller
 node.id=1
@@ -37,6 +38,8 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 ";
 
 /// A broker container, by the name that others know it by.
