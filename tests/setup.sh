@@ -44,8 +44,8 @@ found() {
 
 # Packages of what is missing, one per line; $1 narrows to build or test.
 missing() {
-    local what package kind why
-    while IFS='|' read -r what package kind why; do
+    local what package kind
+    while IFS='|' read -r what package kind _; do
         [ -n "$what" ] || continue
         [ -z "${1:-}" ] || [ "$1" = "$kind" ] || continue
         found "$what" || printf '%s\n' "$package"
@@ -55,7 +55,7 @@ missing() {
 # A server package starts its service when it is installed. The tests run private servers only, so while we install,
 # Debian's own switch for this says no, unless this machine already has a policy of its own.
 install_packages() {
-    local policy=/usr/sbin/policy-rc.d placed= status=0 mapper=
+    local policy=/usr/sbin/policy-rc.d placed='' status=0 mapper=''
     if have epmd && epmd -names >/dev/null 2>&1; then mapper=running; fi
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' | root tee "$policy" >/dev/null && root chmod 755 "$policy" && placed=1
@@ -114,6 +114,15 @@ XML
         tail -n 3 "$LOG"
     fi
     rm -rf "$work"
+fi
+
+# What tells Prometheus of Kafka: an agent in Kafka's own process.
+JMX_VERSION=1.0.1
+agent=${XDG_CACHE_HOME:-$HOME/.cache}/rustbridge-kafka/agent
+if [ ! -e "$agent/jmx_prometheus_javaagent-$JMX_VERSION.jar" ] && have mvn; then
+    say "fetching the JMX exporter $JMX_VERSION from Maven Central into $agent"
+    mvn -q -B dependency:copy -Dartifact="io.prometheus.jmx:jmx_prometheus_javaagent:$JMX_VERSION" -DoutputDirectory="$agent" >"$LOG" 2>&1 ||
+        { say "maven could not fetch the JMX exporter; Prometheus will not hear of Kafka:"; tail -n 3 "$LOG"; }
 fi
 
 mapfile -t still < <(missing test)

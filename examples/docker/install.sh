@@ -26,12 +26,12 @@ first() {
 
 [ "$image" != scratch ] || die "FREESWITCH_IMAGE is not set: name an image that has FreeSWITCH with --build-arg FREESWITCH_IMAGE=…"
 prefixes="/usr/local/freeswitch /usr/local /usr /opt/freeswitch"
-for found in "$target"/opt/*/bin/freeswitch; do
+for found in "$target"/usr/local/*/bin/freeswitch "$target"/opt/*/bin/freeswitch; do
     [ ! -e "$found" ] || { found=${found#"$target"}; prefixes="$prefixes ${found%/bin/freeswitch}"; }
 done
 # shellcheck disable=SC2046,SC2086
 program=$(first -f $(printf '%s/bin/freeswitch ' $prefixes)) ||
-    die "$image holds no FreeSWITCH (looked for bin/freeswitch below $prefixes): name an image that has one in FREESWITCH_IMAGE"
+    die "$image holds no FreeSWITCH (looked for bin/freeswitch below $prefixes, /usr/local/* and /opt/*): name an image that has one in FREESWITCH_IMAGE"
 prefix=${program%/bin/freeswitch}
 mods=$(first -d "$prefix/lib/freeswitch/mod" "$prefix/mod" "$prefix/lib64/freeswitch/mod") ||
     die "$image has $program but no folder of modules below $prefix: name an image with a whole FreeSWITCH in FREESWITCH_IMAGE"

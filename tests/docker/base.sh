@@ -9,11 +9,13 @@
 #   Rust         the toolchain of this machine
 #   RabbitMQ     Debian's package
 #   Kafka        its Maven artifacts, which `make setup` fetches
+#   Prometheus   Debian's package
 #   clients      pika, kcat, sipp and tc, as Debian's packages
 # An installed FreeSWITCH is packed over the Debian that it was made for, and the first one also over the next Debian, where
 # that can be had. FREESWITCH_IMAGE names images to take instead of packing an installation. What is there already is left as
 # it is.
 # Environment: DEBIAN_MIRROR, http_proxy and so on; DOCKER_PULL=no asks no registry.
+#   base.sh --and-builder   also compiles the module meanwhile, for build.sh to find it done
 set -euo pipefail
 # shellcheck source=tests/docker/engine.sh
 . "$(dirname "$0")/engine.sh"
@@ -22,15 +24,19 @@ build_options
 take_turn
 WORK=$(mktemp -d)
 jobs=()
+TOOLCHAIN=
 # A build that goes on in the background when this ends would keep the engine busy for nobody.
 finish() {
-    local job
-    for job in "${jobs[@]}"; do
-        # The client of a build is a child of the job.
-        # shellcheck disable=SC2046
-        kill $(cat "/proc/$job/task/$job/children" 2>/dev/null) "$job" 2>/dev/null || true
-    done
-    rm -rf "$WORK"
+    local job mount
+    for job in "${jobs[@]}"; do end_tree "$job"; done
+    wait
+    [ -z "$TOOLCHAIN" ] || "$DOCKER" rm -f "$TOOLCHAIN" >/dev/null 2>&1 || true
+    # What debootstrap had mounted when it was ended.
+    while read -r _ mount _; do
+        case $mount in "$WORK"/*) umount -l "$mount" || true ;; esac
+    done </proc/mounts
+    # Once more for what its last process wrote meanwhile.
+    rm -rf --one-file-system "$WORK" 2>/dev/null || rm -rf --one-file-system "$WORK" || true
 }
 trap finish EXIT
 trap 'exit 130' INT TERM HUP
@@ -75,9 +81,14 @@ debian() {
     [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $(. /etc/os-release && echo "${VERSION_CODENAME:-}")" 2>/dev/null | head -n 1)
     [ -n "$mirror" ] || mirror=http://deb.debian.org/debian
     say "making $BASE_IMAGE with debootstrap"
-    debootstrap --variant=minbase --include=ca-certificates "$codename" "$from" "$mirror" >"$from.log" 2>&1 ||
+    # shellcheck disable=SC2015
+    # In two stages, so that the second and every package installed later heeds what Debian's own slim images say to dpkg: it
+    # need not wait for the disk after each file, for an image is made whole or not at all, and documentation stays out.
+    debootstrap --foreign --variant=minbase --include=ca-certificates "$codename" "$from" "$mirror" >"$from.log" 2>&1 &&
+        printf '%s\n' force-unsafe-io 'path-exclude=/usr/share/doc/*' 'path-exclude=/usr/share/man/*' 'path-exclude=/usr/share/locale/*' >"$from/etc/dpkg/dpkg.cfg.d/docker" &&
+        chroot "$from" /debootstrap/debootstrap --second-stage >>"$from.log" 2>&1 ||
         die "debootstrap cannot make Debian $codename ($(grep -E '^[EW]:' "$from.log" | tail -n 1)): check the network, or name a mirror in DEBIAN_MIRROR"
-    # As in Debian's own images: no service starts in a build, no package is kept.
+    # As there too: no service starts in a build, no package is kept.
     printf '#!/bin/sh\nexit 101\n' >"$from/usr/sbin/policy-rc.d"
     chmod 755 "$from/usr/sbin/policy-rc.d"
     rm -rf "$from"/var/cache/apt/archives/*.deb "$from"/var/lib/apt/lists/* "$from"/usr/share/{doc,locale}/* "$from"/usr/share/man/*/*
@@ -157,23 +168,31 @@ freeswitch() {
         return 0
     fi
     while read -r entry; do pack_freeswitch "$entry"; done < <(tr : '\n' <<<"$PREFIXES")
-    # shellcheck disable=SC2031
-    if [ "$ID $CODENAME" = "debian bookworm" ]; then on_next_debian "${PREFIXES%%:*}" trixie; fi
 }
 
 # The same FreeSWITCH and its libraries where all else is newer, for NEXT_IMAGE. It is one more test, which is skipped where
-# there is no such Debian.
+# there is no such Debian. That takes its time to come, so it is begun first and waited for last.
+NEXT_DEBIAN=trixie
+begin_next_debian() {
+    NEXT_JOB=
+    # shellcheck disable=SC2031
+    [ -z "${FREESWITCH_IMAGE:-}" ] && [ "$ID $CODENAME" = "debian bookworm" ] || return 0
+    (debian "$NEXT_DEBIAN") >"$WORK/next" 2>&1 & NEXT_JOB=$!
+    jobs+=("$NEXT_JOB")
+}
+
 on_next_debian() {
-    local prefix=$1 codename=$2 own=$BASE_IMAGE packed=("${PACKED[@]}")
-    if (debian "$codename") >"$WORK/next" 2>&1; then
+    local own=$BASE_IMAGE packed=("${PACKED[@]}")
+    [ -n "$NEXT_JOB" ] || return 0
+    if wait "$NEXT_JOB"; then
         grep -v 'no registry gives' "$WORK/next" || true
-        BASE_IMAGE=rustbridge/base:$codename
-        ! have_image "debian:$codename-slim" || BASE_IMAGE=debian:$codename-slim
+        BASE_IMAGE=rustbridge/base:$NEXT_DEBIAN
+        ! have_image "debian:$NEXT_DEBIAN-slim" || BASE_IMAGE=debian:$NEXT_DEBIAN-slim
         PACKED=()
-        pack_freeswitch "$prefix" "$codename"
+        pack_freeswitch "${PREFIXES%%:*}" "$NEXT_DEBIAN"
         NEXT_IMAGE=${PACKED[0]}
     else
-        say "no Debian $codename, so nothing is tested on it: $(tail -n 1 "$WORK/next" | sed 's/^base.sh: //')"
+        say "no Debian $NEXT_DEBIAN, so nothing is tested on it: $(tail -n 1 "$WORK/next" | sed 's/^base.sh: //')"
     fi
     BASE_IMAGE=$own PACKED=("${packed[@]}")
 }
@@ -181,7 +200,7 @@ on_next_debian() {
 # ---- Rust ----
 
 rust() {
-    local version sysroot into=$WORK/rust
+    local version sysroot
     version=$(cd "$TREE" && rustc -vV 2>/dev/null | sed -n 's/^release: //p') || true
     BUILDER_IMAGE=rust:${version:-1}-slim-$CODENAME
     pull "$BUILDER_IMAGE" && return 0
@@ -189,13 +208,14 @@ rust() {
     BUILDER_IMAGE=rustbridge/rust:$version-$CODENAME
     have_image "$BUILDER_IMAGE" && return 0
     sysroot=$(cd "$TREE" && rustc --print sysroot)
-    mkdir -p "$into/usr/local/rust"
-    tar -C "$sysroot" --exclude share -c . | tar -C "$into/usr/local/rust" -x
-    # shellcheck disable=SC2016
-    printf 'FROM %s\nCOPY usr /usr\nENV PATH=/usr/local/rust/bin:$PATH CARGO_HOME=/usr/local/cargo\n' "$BASE_IMAGE" >"$into/Dockerfile"
-    tar -C "$into" --numeric-owner --owner 0 --group 0 -c . | "${BUILD[@]}" -q -t "$BUILDER_IMAGE" - >/dev/null
-    say "$BUILDER_IMAGE: took the toolchain $version of this machine ($(du -sh "$into/usr/local/rust" | cut -f1))"
-    rm -rf "$into"
+    # Without what only a person needs. Copied into a container and committed: a build would write its half gigabyte thrice.
+    TOOLCHAIN=$("$DOCKER" create "$BASE_IMAGE" true)
+    tar -C "$sysroot" --numeric-owner --owner 0 --group 0 --transform 's,^\.,./usr/local/rust,S' --exclude ./share \
+        --exclude './bin/*clippy*' --exclude './bin/*fmt' --exclude ./bin/rustdoc --exclude './bin/rust-*' -c . | "$DOCKER" cp - "$TOOLCHAIN:/"
+    "$DOCKER" commit -c 'ENV PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin CARGO_HOME=/usr/local/cargo' -c 'CMD ["bash"]' "$TOOLCHAIN" "$BUILDER_IMAGE" >/dev/null
+    "$DOCKER" rm -f "$TOOLCHAIN" >/dev/null
+    TOOLCHAIN=
+    say "$BUILDER_IMAGE: took the toolchain $version of this machine"
 }
 
 # ---- brokers and clients ----
@@ -221,10 +241,13 @@ kafka() {
 
 NEXT_IMAGE=
 prefixes
+begin_next_debian
 debian "$CODENAME"
+rust
+# What follows mostly waits for a mirror or for the disk, so it is all done at once, and beside it the compiler runs.
+if [ "${1:-}" = --and-builder ]; then (PROGRAM=build.sh; build_builder) & jobs+=($!); fi
 RABBITMQ_IMAGE=${RABBITMQ_IMAGE:-rabbitmq:4-management}
 KAFKA_IMAGE=${KAFKA_IMAGE:-apache/kafka:$KAFKA_VERSION}
-# These mostly wait for a mirror, so the rest is done meanwhile.
 local_image client "$HERE/client" "pika, kcat, sipp and tc as Debian's packages" & jobs+=($!)
 if ! pull "$RABBITMQ_IMAGE"; then
     RABBITMQ_IMAGE=rustbridge/rabbitmq:local
@@ -234,12 +257,17 @@ if ! pull "$KAFKA_IMAGE"; then
     KAFKA_IMAGE=rustbridge/kafka:local
     kafka & jobs+=($!)
 fi
+PROMETHEUS_IMAGE=${PROMETHEUS_IMAGE:-prom/prometheus:v3.5.0}
+if ! pull "$PROMETHEUS_IMAGE"; then
+    PROMETHEUS_IMAGE=rustbridge/prometheus:local
+    local_image prometheus "$HERE/prometheus" "Prometheus as Debian's package" & jobs+=($!)
+fi
 freeswitch
-rust
-for job in "${jobs[@]}"; do wait "$job" || exit 1; done
+on_next_debian
+for job in "${jobs[@]}"; do [ "$job" = "$NEXT_JOB" ] || wait "$job" || exit 1; done
 jobs=()
 {
     printf 'BASE_IMAGE=%q\nBUILDER_IMAGE=%q\nFREESWITCH_IMAGES=%q\nNEXT_IMAGE=%q\n' "$BASE_IMAGE" "$BUILDER_IMAGE" "${PACKED[*]}" "$NEXT_IMAGE"
-    printf 'RABBITMQ_IMAGE=%q\nKAFKA_IMAGE=%q\nCLIENT_IMAGE=rustbridge/client:local\n' "$RABBITMQ_IMAGE" "$KAFKA_IMAGE"
+    printf 'RABBITMQ_IMAGE=%q\nKAFKA_IMAGE=%q\nPROMETHEUS_IMAGE=%q\nCLIENT_IMAGE=rustbridge/client:local\n' "$RABBITMQ_IMAGE" "$KAFKA_IMAGE" "$PROMETHEUS_IMAGE"
 } >"$(images_file)"
-say "ready: ${PACKED[*]}${NEXT_IMAGE:+ $NEXT_IMAGE} on $BASE_IMAGE, $BUILDER_IMAGE, $RABBITMQ_IMAGE, $KAFKA_IMAGE, rustbridge/client:local"
+say "ready: ${PACKED[*]}${NEXT_IMAGE:+ $NEXT_IMAGE} on $BASE_IMAGE, $BUILDER_IMAGE, $RABBITMQ_IMAGE, $KAFKA_IMAGE, $PROMETHEUS_IMAGE, rustbridge/client:local"

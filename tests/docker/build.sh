@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# Builds the module once and adds it to each FreeSWITCH image: those of base.sh, or those that FREESWITCH_IMAGE names. The
+# Makes ready what is needed (base.sh), builds the module once and adds it to each FreeSWITCH image: those of base.sh, or those that FREESWITCH_IMAGE names. The
 # results are rustbridge/module:VERSION. Environment: see base.sh; DOCKER_BUILD_OPTIONS is handed to every build.
 #   build.sh --only-check   goes as far as to know whether the images fit, and makes none
 #   build.sh --vendor       makes a FreeSWITCH image from the vendor's packages, with the token in the file SIGNALWIRE_TOKEN_FILE
@@ -9,6 +9,17 @@ set -euo pipefail
 # shellcheck source=tests/docker/engine.sh
 . "$(dirname "$0")/engine.sh"
 need_builder
+# What it starts from, and the compiler's work, unless only an answer is wanted. In the background and waited for, since a
+# shell that waits in the foreground acts on a signal only afterwards.
+case ${1:-} in
+--only-check | --vendor) ;;
+*)
+    trap 'end_tree "$BASE"; wait "$BASE" || true; exit 130' INT TERM HUP
+    "$HERE/base.sh" --and-builder & BASE=$!
+    wait "$BASE" || exit 1
+    trap - INT TERM HUP
+    ;;
+esac
 build_options
 take_turn
 read_images
@@ -44,6 +55,7 @@ if [ "${1:-}" = --vendor ]; then
     exit 0
 fi
 DOCKERFILE=$TREE/examples/docker/Dockerfile.module
+[ "${1:-}" = --only-check ] || build_builder
 MODULE_IMAGES=()
 NEXT_MODULE=
 for freeswitch in ${FREESWITCH_IMAGE:-$FREESWITCH_IMAGES $NEXT_IMAGE}; do
@@ -61,6 +73,4 @@ for freeswitch in ${FREESWITCH_IMAGE:-$FREESWITCH_IMAGES $NEXT_IMAGE}; do
     if [ "$freeswitch" = "$NEXT_IMAGE" ]; then NEXT_MODULE=$image; else MODULE_IMAGES+=("$image"); fi
 done
 [ "${1:-}" != --only-check ] || exit 0
-# The stage that built it, whose compiler and headers the test image needs too.
-build rustbridge/builder:local -f "$DOCKERFILE" --target builder --build-arg "BUILDER_IMAGE=$BUILDER_IMAGE"
 printf 'MODULE_IMAGES=%q\nNEXT_MODULE=%q\n' "${MODULE_IMAGES[*]}" "$NEXT_MODULE" >"$STATE/modules"

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::engine::docker;
-use crate::ground::ground;
+use crate::ground::ground_apart;
 use crate::support::{Folder, root, wait_for, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -44,8 +44,8 @@ fn readme() -> Vec<String> {
 #[test]
 fn the_readme_has_three_commands_and_the_first_builds_the_module_into_an_image() {
     let test = "the_readme_has_three_commands_and_the_first_builds_the_module_into_an_image";
-    let Some(ground) = ground(test) else { return };
-    // The second is run by the tests below, the third by the_example_comes_up_healthy_and_goes_away.
+    let Some(ground) = ground_apart(test) else { return };
+    // The second is run by the tests below, the third by the_example_comes_up_healthy_with_metrics_and_goes_away.
     let commands = readme();
     assert_eq!(commands.len(), 3, "{commands:?}");
     assert_eq!(commands[1..], ["make docker-test", "make up"]);
@@ -86,7 +86,7 @@ fn run_beside(run: &str, test: &str, output: Stdio) -> Child {
 
 #[test]
 fn a_run_leaves_nothing_behind_when_it_ends() {
-    let Some(ground) = ground("a_run_leaves_nothing_behind_when_it_ends") else { return };
+    let Some(ground) = ground_apart("a_run_leaves_nothing_behind_when_it_ends") else { return };
     let run = ground.run.name("whole");
     let test = "the_image_adds_little_and_tells_no_secret";
     let done = run_beside(&run, test, Stdio::piped()).wait_with_output().expect("make ends");
@@ -97,7 +97,9 @@ fn a_run_leaves_nothing_behind_when_it_ends() {
 
 #[test]
 fn a_run_leaves_nothing_behind_when_it_is_interrupted() {
-    let Some(ground) = ground("a_run_leaves_nothing_behind_when_it_is_interrupted") else { return };
+    let Some(ground) = ground_apart("a_run_leaves_nothing_behind_when_it_is_interrupted") else {
+        return;
+    };
     for signal in ["INT", "TERM"] {
         let run = ground.run.name(signal);
         let mut child = run_beside(&run, "nothing_is_lost_when_kafka_is_killed", Stdio::null());
@@ -124,7 +126,8 @@ fn a_run_leaves_nothing_behind_when_it_is_interrupted() {
 /// `make test` includes these tests where they can run, and is not held up or failed where they can't.
 #[test]
 fn without_an_engine_the_tests_are_skipped_loudly_and_at_once() {
-    let Some(_ground) = ground("without_an_engine_the_tests_are_skipped_loudly_and_at_once") else {
+    let Some(_ground) = ground_apart("without_an_engine_the_tests_are_skipped_loudly_and_at_once")
+    else {
         return;
     };
     let folder = Folder::new("no-engine");

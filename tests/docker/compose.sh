@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: MIT
 #
 # compose.sh up|down: examples/docker/compose.yaml with the images that base.sh and build.sh made, until all of it is healthy.
-# RABBITMQ_PORT, SIP_PORT: ports on this machine's loopback address. COMPOSE_PROJECT_NAME: another one beside it.
+# Grafana comes along where its image is here or can be pulled.
+# RABBITMQ_PORT, SIP_PORT, PROMETHEUS_PORT, GRAFANA_PORT: ports on this machine's loopback address. COMPOSE_PROJECT_NAME: another one beside it.
 set -euo pipefail
 # shellcheck source=tests/docker/engine.sh
 . "$(dirname "$0")/engine.sh"
 need_engine
 EXAMPLE=$TREE/examples/docker
 export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-rustbridge} RABBITMQ_PORT=${RABBITMQ_PORT:-5672} SIP_PORT=${SIP_PORT:-5060}
+export PROMETHEUS_PORT=${PROMETHEUS_PORT:-9090} GRAFANA_PORT=${GRAFANA_PORT:-3000} GRAFANA_IMAGE=${GRAFANA_IMAGE:-grafana/grafana:12.1.0}
 if "$DOCKER" compose version >/dev/null 2>&1; then
     COMPOSE=("$DOCKER" compose)
 elif command -v docker-compose >/dev/null; then
@@ -34,6 +36,17 @@ in_use() {
     awk -v port="$port" -v tcp="$1" '{ split($2, a, ":") } a[2] == port && (tcp !~ /tcp/ || $4 == "0A") { found = 1 } END { exit !found }' "${@:1:$#-1}" 2>/dev/null
 }
 
+# The agent that tells Prometheus of Kafka, where `make setup` has brought it, into the folder that Kafka gets as a volume.
+agent() {
+    local jar=${XDG_CACHE_HOME:-$HOME/.cache}/rustbridge-kafka/agent/jmx_prometheus_javaagent-$JMX_VERSION.jar into=$EXAMPLE/kafka/jmx_prometheus_javaagent.jar
+    [ -s "$into" ] || [ ! -r "$jar" ] || install -m 644 "$jar" "$into"
+    if [ -s "$into" ]; then
+        export KAFKA_AGENT=-javaagent:/mnt/shared/config/jmx_prometheus_javaagent.jar=7071:/mnt/shared/config/jmx.yaml
+    else
+        say "Prometheus will not hear of Kafka: make setup brings the JMX exporter"
+    fi
+}
+
 container() { "$DOCKER" ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --filter "label=com.docker.compose.service=$1" | head -n 1; }
 
 case ${1:-} in
@@ -41,22 +54,33 @@ up)
     read_images
     # shellcheck disable=SC1091
     . "$STATE/modules" 2>/dev/null || die "the module has not been built into an image: make docker-build"
-    export RABBITMQ_IMAGE KAFKA_IMAGE MODULE_IMAGE=${MODULE_IMAGE:-${MODULE_IMAGES%% *}}
+    export RABBITMQ_IMAGE KAFKA_IMAGE PROMETHEUS_IMAGE MODULE_IMAGE=${MODULE_IMAGE:-${MODULE_IMAGES%% *}}
     if [ -z "$(container freeswitch)" ]; then
         ! in_use /proc/net/tcp /proc/net/tcp6 "$RABBITMQ_PORT" || die "port $RABBITMQ_PORT is in use on this machine: choose another for RabbitMQ with RABBITMQ_PORT=…"
         ! in_use /proc/net/udp /proc/net/udp6 "$SIP_PORT" || die "port $SIP_PORT is in use on this machine: choose another for SIP with SIP_PORT=…"
+        ! in_use /proc/net/tcp /proc/net/tcp6 "$PROMETHEUS_PORT" || die "port $PROMETHEUS_PORT is in use on this machine: choose another for Prometheus with PROMETHEUS_PORT=…"
     fi
     secrets
-    "${COMPOSE[@]}" up -d >"$STATE/compose.log" 2>&1 || die "Docker Compose cannot start it: $(grep -iE 'error|cannot|denied' "$STATE/compose.log" | tail -n 1) (all of it: $STATE/compose.log)"
+    agent
+    services=(freeswitch rabbitmq kafka prometheus)
+    if have_image "$GRAFANA_IMAGE" || { [ "${DOCKER_PULL:-yes}" != no ] && timeout 300 "$DOCKER" pull -q "$GRAFANA_IMAGE" >/dev/null 2>&1; }; then
+        [ -n "$(container grafana)" ] || ! in_use /proc/net/tcp /proc/net/tcp6 "$GRAFANA_PORT" || die "port $GRAFANA_PORT is in use on this machine: choose another for Grafana with GRAFANA_PORT=…"
+        services+=(grafana)
+    else
+        say "without Grafana: no image $GRAFANA_IMAGE, here or in its registry"
+    fi
+    "${COMPOSE[@]}" up -d "${services[@]}" >"$STATE/compose.log" 2>&1 || die "Docker Compose cannot start it: $(grep -iE 'error|cannot|denied' "$STATE/compose.log" | tail -n 1) (all of it: $STATE/compose.log)"
     end=$((SECONDS + 180))
-    for service in freeswitch rabbitmq kafka; do
+    for service in freeswitch rabbitmq kafka prometheus; do
         until [ "$("$DOCKER" inspect -f '{{.State.Health.Status}}' "$(container "$service")")" = healthy ]; do
+            [ "$("$DOCKER" inspect -f '{{.State.Status}}' "$(container "$service")")" != exited ] || die "$service has ended: docker logs $(container "$service")"
             [ "$SECONDS" -lt "$end" ] || die "$service is not healthy: docker logs $(container "$service")"
             sleep 1
         done
         say "$service is healthy"
     done
     say "events are in exchange rustbridge.events of amqp://rustbridge@127.0.0.1:$RABBITMQ_PORT (password: examples/docker/secrets/amqp-password) and in topic fs.events"
+    say "what the brokers tell is on http://127.0.0.1:$PROMETHEUS_PORT"
     say "to look: docker exec $(container freeswitch) rustbridge-start fs_cli -x 'rustbridge status'"
     ;;
 down)

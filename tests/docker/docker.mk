@@ -9,10 +9,10 @@ DOCKER_TEST ?=
 docker-base: ## Make ready the images to build and test with: pulled, or packed from what this machine has
 	tests/docker/base.sh
 
-docker-build: docker-base ## Build the module into a FreeSWITCH image (FREESWITCH_IMAGE=…, or an installed FreeSWITCH)
+docker-build: ## Build the module into a FreeSWITCH image (FREESWITCH_IMAGE=…, or an installed FreeSWITCH)
 	tests/docker/build.sh
 
-docker-test: docker-build ## Test the module in containers, with real brokers on one network (DOCKER_TEST=name for some)
+docker-test: ## Test the module in containers, with real brokers on one network (DOCKER_TEST=name for some)
 	tests/docker/test.sh $(DOCKER_TEST)
 
 # A part of `make test`: where no engine answers, that is noted among what was skipped.
@@ -22,7 +22,7 @@ docker-test-or-skip:
 docker-clean: ## Remove the local images and the build cache that the targets above made
 	tests/docker/clean.sh
 
-up: ## Start FreeSWITCH with the module, RabbitMQ and Kafka with Docker Compose
+up: ## Start FreeSWITCH with the module, RabbitMQ, Kafka and Prometheus with Docker Compose
 	tests/docker/compose.sh up
 
 down: ## Stop what `make up` started, and remove its data

@@ -10,9 +10,19 @@ TREE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 HERE=$TREE/tests/docker
 STATE=${CARGO_TARGET_DIR:-$TREE/target}/docker
 KAFKA_VERSION=4.1.0
+JMX_VERSION=1.0.1
 
 say() { printf '%s: %s\n' "$PROGRAM" "$*"; }
 die() { printf '%s: %s\n' "$PROGRAM" "$*" >&2; exit 1; }
+
+# Ends a process and all that it started. Itself first, so that it does not take the end of the others for a failure; what a
+# script started in its background does not hear of Ctrl-C.
+end_tree() {
+    local child children=()
+    read -ra children 2>/dev/null <"/proc/$1/task/$1/children" || true
+    kill "$1" 2>/dev/null || true
+    for child in "${children[@]}"; do end_tree "$child"; done
+}
 
 # Waits until no other of these scripts builds: they share the files in $STATE. Until the script ends, or end_turn.
 take_turn() {
@@ -87,6 +97,17 @@ build_options() {
     [ ! -r "$config" ] || OPTIONS+=(--secret "id=cargo-config,src=$config")
     # shellcheck disable=SC2206
     OPTIONS+=(${DOCKER_BUILD_OPTIONS:-})
+}
+
+# The stage of Dockerfile.module that compiles, with BUILDER_IMAGE, as rustbridge/builder:local; after build_options.
+build_builder() {
+    local log=$STATE/builder.log said
+    "${BUILD[@]}" --progress plain "${OPTIONS[@]}" -f "$TREE/examples/docker/Dockerfile.module" --target builder \
+        --build-arg "BUILDER_IMAGE=$BUILDER_IMAGE" -t rustbridge/builder:local "$TREE" >"$log" 2>&1 && return 0
+    # What our own file says, which is not where the command that would say it is printed.
+    said=$(grep -vE 'echo|die ' "$log" | grep -ohE 'the builder cannot get .*' | head -n 1)
+    [ -n "$said" ] || said=$(grep -E 'error|ERROR' "$log" | tail -n 1)
+    die "$said (all of it: $log)"
 }
 
 have_image() { "$DOCKER" image inspect "$1" >/dev/null 2>&1; }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::account;
-use crate::engine::{ask, docker};
+use crate::engine::{ask, docker, inspect, logs};
 use crate::ground::{Broker, GENERATED, Ground, ground_alone};
 use crate::node::Node;
 use crate::support::skips;
@@ -29,7 +29,7 @@ const LOAD: Load = Load {
 /// Generates events while `fault` happens to the broker and is undone, then requires all of them at the broker.
 fn survives(test: &str, broker: Broker, fault: impl FnOnce(&Ground, &mut Node<'_>)) {
     let test = format!("{test}_{}", broker.alias());
-    let Some(ground) = ground_alone(&test) else { return };
+    let Some(ground) = ground_alone(&test, &[broker]) else { return };
     if broker == Broker::RabbitMq {
         drop(ground.consume(broker, &test));
     }
@@ -134,45 +134,96 @@ fn half_through(node: &mut Node<'_>, sink: &str) {
     });
 }
 
+/// What `tc` does to a container's interface, whose name says how often it has been to the network.
+fn tc<'w>(word: &'w str, rule: &'w str) -> [&'w str; 6] {
+    let script = "device=$(ip -o -4 addr show scope global | awk 'NR == 1 { print $2 }'); \
+                  exec tc qdisc \"$1\" dev \"$device\" $2";
+    ["sh", "-c", script, "tc", word, rule]
+}
+
+/// What arrives at a broker is late, and some of it is lost, until this goes.
+struct BadNetwork<'g> {
+    ground: &'g Ground,
+    broker: String,
+    /// The container of the program that delays, where the kernel has no netem.
+    delay: Option<String>,
+}
+
+impl<'g> BadNetwork<'g> {
+    /// By netem where the kernel has it. Else the packet filter loses packets and hands the others to a program that delays them
+    /// (`client/delay.py`).
+    fn new(test: &str, ground: &'g Ground, broker: Broker) -> Self {
+        let name = ground.broker(broker);
+        let added = in_network_of(ground, &name, &tc("add", "root netem delay 60ms 20ms loss 3%"));
+        let Err(error) = added else {
+            println!("{test} {}: by netem", broker.alias());
+            return Self { ground, broker: name, delay: None };
+        };
+        assert!(error.contains("Specified qdisc kind is unknown"), "{error}");
+        let lose = ["-m", "statistic", "--mode", "random", "--probability", "0.05", "-j", "DROP"];
+        let rule = [&["iptables", "-A", "INPUT", "!", "-i", "lo"][..], &lose].concat();
+        in_network_of(ground, &name, &rule).expect("the packet filter takes a rule");
+        let delay = ground.run.name("delay");
+        let bad = Self { ground, broker: name, delay: Some(delay.clone()) };
+        let network = format!("container:{}", bad.broker);
+        let label = ground.run.label();
+        let run = ["run", "-d", "--name", &delay, "--label", &label, "--network", &network];
+        let program = ["--cap-add", "NET_ADMIN", "-u", "0", &ground.run.client];
+        docker(&[&run[..], &program, &["python3", "/delay.py", "60", "20"]].concat());
+        wait_until(LIMIT, "packets to be delayed", || {
+            let running = inspect(&delay, "{{.State.Running}}") == "true";
+            if !running {
+                skips::note(
+                    &format!("docker::{test} {}", broker.alias()),
+                    "this kernel has neither netem nor nfqueue, so packets were lost but not delayed",
+                    "a kernel with CONFIG_NET_SCH_NETEM: modprobe sch_netem",
+                );
+            }
+            !running || logs(&delay).contains("READY")
+        });
+        println!("{test} {}: by the packet filter", broker.alias());
+        bad
+    }
+
+    /// How long a connection takes to be made, in milliseconds, where packets are delayed at all.
+    fn handshake(&self, broker: Broker) -> Option<u64> {
+        if self.delay.as_ref().is_some_and(|name| inspect(name, "{{.State.Running}}") != "true") {
+            return None;
+        }
+        let address = if broker == Broker::RabbitMq { "'rabbitmq', 5672" } else { "'kafka', 9092" };
+        let program = format!(
+            "import socket, time; t = time.monotonic(); socket.create_connection(({address})); \
+             print(int(1000 * (time.monotonic() - t)))"
+        );
+        let answer =
+            self.ground.client(&["python3", "-c", &program]).expect("a connection is made");
+        Some(answer.trim().parse().expect("a number"))
+    }
+}
+
+impl Drop for BadNetwork<'_> {
+    fn drop(&mut self) {
+        let undone = match &self.delay {
+            None => in_network_of(self.ground, &self.broker, &tc("del", "root")),
+            Some(_) => in_network_of(self.ground, &self.broker, &["iptables", "-F", "INPUT"]),
+        };
+        if let Some(name) = &self.delay {
+            drop(ask(&["rm", "-f", name]));
+        }
+        if let Err(error) = undone {
+            println!("the network of {} stays bad: {error}", self.broker);
+        }
+    }
+}
+
 fn slow_and_lossy(test: &str, broker: Broker) {
     survives(test, broker, |ground, node| {
-        let sink = broker.alias();
-        let name = ground.broker(broker);
-        let rule = ["dev", "eth0", "root", "netem", "delay", "60ms", "20ms", "loss", "3%"];
-        let added = in_network_of(ground, &name, &[&["tc", "qdisc", "add"][..], &rule].concat());
-        if let Err(error) = &added {
-            assert!(error.contains("Specified qdisc kind is unknown"), "{error}");
-            skips::note(
-                &format!("docker::{test} {sink}"),
-                "this kernel has no netem, so packets were lost but not delayed",
-                "a kernel with CONFIG_NET_SCH_NETEM: modprobe sch_netem",
-            );
+        let bad = BadNetwork::new(test, ground, broker);
+        if let Some(took) = bad.handshake(broker) {
+            println!("{test} {}: a connection is made in {took} ms", broker.alias());
+            assert!(took >= 40, "packets are not delayed");
         }
-        // Loss both ways, by the packet filter, wherever netem is missing.
-        let lose = [
-            "iptables",
-            "-A",
-            "INPUT",
-            "-m",
-            "statistic",
-            "--mode",
-            "random",
-            "--probability",
-            "0.05",
-            "-j",
-            "DROP",
-        ];
-        if added.is_err() {
-            in_network_of(ground, &name, &lose).expect("the packet filter takes a rule");
-        }
-        half_through(node, sink);
-        if added.is_ok() {
-            in_network_of(ground, &name, &["tc", "qdisc", "del", "dev", "eth0", "root"])
-                .expect("tc undoes its rule");
-        } else {
-            in_network_of(ground, &name, &["iptables", "-F", "INPUT"])
-                .expect("the packet filter is emptied");
-        }
+        half_through(node, broker.alias());
     });
 }
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
-//! The network of a run with RabbitMQ, Kafka and a container for clients, which all tests share: some at a time, and those that
-//! stop a broker alone.
+//! Networks with RabbitMQ, Kafka and a container for clients, which tests share.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::engine::{Run, ask, command, docker};
+use crate::engine::{Run, ask, command, docker, logs};
+use crate::gate::{Gate, Turn, Use, Uses, breaks};
+use crate::shell::Shell;
 use crate::support::clients::{Consumer, Message};
 use crate::support::{Folder, root, wait_until};
 
@@ -20,6 +21,7 @@ pub const RABBITMQ_URL: &str = "amqp://guest:guest@rabbitmq:5672/%2f";
 pub const KAFKA: &str = "kafka:9092";
 
 const RABBITMQ_CONF: &str = "loopback_users.guest = false\nlog.console = true\n";
+/// Of its defaults, one would make a broker that was killed wait nine seconds until it is forgotten and may come back.
 const KAFKA_PROPERTIES: &str = "\
 process.roles=broker,controller
 node.id=1
@@ -36,6 +38,8 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 ";
 
 /// A broker container, by the name that others know it by.
@@ -88,100 +92,138 @@ pub fn sink(name: &str, kind: &str, events: &str, params: &[(&str, &str)]) -> St
 /// What the generator fires and nothing else, so that counters can be compared with it.
 pub const GENERATED: &str = "CUSTOM gen::test";
 
-/// What a run has started so far.
+/// A network and what is on it.
 #[derive(Debug)]
 pub struct Ground {
     pub run: Run,
+    /// The beginning of the names of its containers.
+    prefix: String,
     pub network: String,
     client: String,
     cli: String,
-    begun: Instant,
+    /// Shells in the container of clients that nobody uses at the moment.
+    shells: Mutex<Vec<Shell>>,
+    /// Whether each broker came up.
+    up: [Mutex<Option<bool>>; 2],
 }
 
-static GROUND: RwLock<Option<Ground>> = RwLock::new(None);
+/// Each made by the first test that needs it, and there until the run ends: the one whose brokers are up all the time, and the
+/// one where they are broken.
+static WHOLE: Mutex<Option<&Ground>> = Mutex::new(None);
+static BROKEN: Mutex<Option<&Ground>> = Mutex::new(None);
+static BEGUN: Mutex<Option<Instant>> = Mutex::new(None);
+static GATE: Gate = Gate::new();
 
-/// The ground, with the brokers up for as long as this is held.
-pub struct Held(RwLockReadGuard<'static, Option<Ground>>);
+/// Whatever became of who had it before.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-/// The ground, alone: nobody else has it until this goes, which sees to it that the brokers are up again.
-pub struct Alone(RwLockWriteGuard<'static, Option<Ground>>);
+/// The ground, for as long as a test has its turn. Where it was alone with a broker, the end sees to it that the broker is up.
+pub struct Held {
+    ground: &'static Ground,
+    uses: Uses,
+    _turn: Turn<'static>,
+}
 
 impl std::ops::Deref for Held {
     type Target = Ground;
 
     fn deref(&self) -> &Ground {
-        self.0.as_ref().expect("the ground has been made")
+        self.ground
     }
 }
 
-impl std::ops::Deref for Alone {
-    type Target = Ground;
-
-    fn deref(&self) -> &Ground {
-        self.0.as_ref().expect("the ground has been made")
-    }
-}
-
-impl Drop for Alone {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.heal();
+        for (broker, used) in Broker::ALL.into_iter().zip(self.uses) {
+            if used == Use::Alone {
+                self.ground.heal(broker);
+            }
+        }
     }
 }
 
 /// The ground, for a test that leaves the brokers alone. None, and a note of it, where there is no run.
 pub fn ground(test: &str) -> Option<Held> {
-    make_once(Run::find()?);
-    let held = Held(GROUND.read().unwrap_or_else(PoisonError::into_inner));
-    held.tell(test);
-    Some(held)
+    ground_with(test, [Use::Shared; 2])
 }
 
-/// The same for a test that stops a broker, or keeps others from it.
-pub fn ground_alone(test: &str) -> Option<Alone> {
-    make_once(Run::find()?);
-    let held = Alone(GROUND.write().unwrap_or_else(PoisonError::into_inner));
-    held.tell(test);
-    Some(held)
+/// The same for a test that stops these brokers, or keeps others from them, and has nothing to do with any other.
+pub fn ground_alone(test: &str, brokers: &[Broker]) -> Option<Held> {
+    let uses = |broker| if brokers.contains(&broker) { Use::Alone } else { Use::No };
+    ground_with(test, Broker::ALL.map(uses))
 }
 
-fn make_once(run: Run) {
-    if GROUND.read().unwrap_or_else(PoisonError::into_inner).is_some() {
-        return;
-    }
-    let mut ground = GROUND.write().unwrap_or_else(PoisonError::into_inner);
-    if ground.is_none() {
-        let made = Ground::make(run);
-        for broker in Broker::ALL {
-            made.wait_up(broker);
+/// The same for a test without brokers.
+pub fn ground_apart(test: &str) -> Option<Held> {
+    ground_with(test, [Use::No; 2])
+}
+
+/// The same for a test that uses the brokers so.
+pub fn ground_with(test: &str, uses: Uses) -> Option<Held> {
+    let run = Run::find()?;
+    let turn = GATE.enter(test, uses);
+    let begun = *lock(&BEGUN).get_or_insert_with(Instant::now);
+    let (slot, name) = if breaks(uses) { (&BROKEN, "broken") } else { (&WHOLE, "whole") };
+    let prefix = format!("{}-{name}", run.id);
+    let ground = *lock(slot).get_or_insert_with(|| Box::leak(Box::new(Ground::make(run, prefix))));
+    let held = Held { ground, uses, _turn: turn };
+    for (broker, used) in Broker::ALL.into_iter().zip(uses) {
+        if used != Use::No {
+            held.be_up(broker);
         }
-        *ground = Some(made);
     }
+    println!("\n=== {test}, at {} s", begun.elapsed().as_secs());
+    Some(held)
 }
 
 impl Ground {
-    fn make(run: Run) -> Self {
-        let network = format!("{}-net", run.id);
-        docker(&["network", "create", "--label", &run.label(), &network]);
-        let (client, cli) = (format!("{}-client", run.id), format!("{}-cli", run.id));
-        let ground = Self { run, network, client, cli, begun: Instant::now() };
-        let image = ground.run.client.clone();
-        ground.start(&ground.client, &image, "client", &[], &[], &["sleep", "infinity"]);
-        let script = root().join("tests/support/amqp.py");
-        docker(&["cp", script.to_str().unwrap(), &format!("{}:/amqp.py", ground.client)]);
-        // Where commands come from: a FreeSWITCH image that runs no FreeSWITCH.
-        let image = ground.run.test[0].clone();
-        ground.start(
-            &ground.cli,
-            &image,
-            "cli",
-            &["--no-healthcheck"],
-            &[],
-            &["sleep", "infinity"],
-        );
+    fn make(run: Run, prefix: String) -> Self {
+        let ground = Self::with_network(run, prefix);
         for broker in Broker::ALL {
-            ground.make_broker(broker);
+            ground.make_broker(broker, broker.alias());
         }
+        ground.make_clients();
         ground
+    }
+
+    /// A ground of a test's own, where there are no brokers yet.
+    pub fn apart(&self, what: &str) -> Self {
+        let ground = Self::with_network(self.run.clone(), format!("{}-{what}", self.run.id));
+        ground.make_clients();
+        ground
+    }
+
+    /// Its containers would be there until the run ends.
+    pub fn remove(&self) {
+        let brokers = Broker::ALL.map(|broker| self.broker(broker));
+        docker(&["rm", "-f", "-v", &brokers[0], &brokers[1], &self.client, &self.cli]);
+        docker(&["network", "rm", &self.network]);
+    }
+
+    fn with_network(run: Run, prefix: String) -> Self {
+        let network = format!("{prefix}-net");
+        docker(&["network", "create", "--label", &run.label(), &network]);
+        Self {
+            client: format!("{prefix}-client"),
+            cli: format!("{prefix}-cli"),
+            run,
+            prefix,
+            network,
+            shells: Mutex::default(),
+            up: Default::default(),
+        }
+    }
+
+    fn make_clients(&self) {
+        let image = &self.run.client;
+        self.start(&self.client, image, "client", &[], &[], &["sleep", "infinity"]);
+        let script = root().join("tests/support/amqp.py");
+        docker(&["cp", script.to_str().unwrap(), &format!("{}:/amqp.py", self.client)]);
+        // Where commands come from: a FreeSWITCH image that runs no FreeSWITCH.
+        let options = ["--no-healthcheck"];
+        self.start(&self.cli, &self.run.test[0], "cli", &options, &[], &["sleep", "infinity"]);
     }
 
     /// A container on the network, running; `files` are copied into it first.
@@ -210,10 +252,11 @@ impl Ground {
     }
 
     pub fn broker(&self, broker: Broker) -> String {
-        format!("{}-{}", self.run.id, broker.alias())
+        format!("{}-{}", self.prefix, broker.alias())
     }
 
-    fn make_broker(&self, broker: Broker) {
+    /// Starts a broker that the network knows by this name, and by its container's.
+    pub fn make_broker(&self, broker: Broker, alias: &str) {
         let name = self.broker(broker);
         let (image, file) = match broker {
             Broker::RabbitMq => {
@@ -226,40 +269,53 @@ impl Ground {
         // docker cp makes no folders: a volume at the place of the file's folder does.
         let place = "/mnt/shared/config";
         let options: &[&str] = if broker == Broker::Kafka { &["-v", place] } else { &[] };
-        self.start(&name, image, broker.alias(), options, &[file], &[]);
+        self.start(&name, image, alias, options, &[file], &[]);
     }
 
-    /// Whether a client gets an answer.
+    /// Whether a client gets an answer. Whether the port is open is known for less, and asked first.
     pub fn answers(&self, broker: Broker) -> bool {
-        match broker {
-            Broker::RabbitMq => self
-                .client(&["python3", "/amqp.py", "declare", RABBITMQ_URL, "probe", "topic"])
-                .is_ok(),
-            Broker::Kafka => self.client(&["kcat", "-L", "-m", "3", "-b", KAFKA]).is_ok(),
-        }
+        let (port, words): (_, &[&str]) = match broker {
+            Broker::RabbitMq => (
+                "exec 3<>/dev/tcp/rabbitmq/5672",
+                &["python3", "/amqp.py", "declare", RABBITMQ_URL, "probe", "topic"],
+            ),
+            Broker::Kafka => {
+                ("exec 3<>/dev/tcp/kafka/9092", &["kcat", "-L", "-m", "3", "-b", KAFKA])
+            }
+        };
+        self.client(&["timeout", "1", "bash", "-c", port]).is_ok() && self.client(words).is_ok()
     }
 
     pub fn wait_up(&self, broker: Broker) {
         wait_until(UP, broker.alias(), || self.answers(broker));
     }
 
-    fn tell(&self, test: &str) {
-        println!("\n=== {test}, at {} s", self.begun.elapsed().as_secs());
+    /// The first time that a broker is needed it may still be starting.
+    fn be_up(&self, broker: Broker) {
+        let number = usize::from(broker == Broker::Kafka);
+        let up = *lock(&self.up[number]).get_or_insert_with(|| self.comes_up(broker));
+        assert!(up, "{} has not come up: {}", broker.alias(), logs(&self.broker(broker)));
+    }
+
+    fn comes_up(&self, broker: Broker) -> bool {
+        let end = Instant::now() + UP;
+        while !self.answers(broker) {
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        true
     }
 
     /// Undoes whatever a test left behind, whichever way it ended: so nothing in it may panic.
-    fn heal(&self) {
-        for broker in Broker::ALL {
-            let name = self.broker(broker);
-            drop(ask(&["unpause", &name]));
-            drop(ask(&["start", &name]));
-            // Where it is connected already this is refused.
-            drop(self.try_connect(broker));
-        }
-        let end = Instant::now() + UP;
-        while !Broker::ALL.into_iter().all(|broker| self.answers(broker)) && Instant::now() < end {
-            std::thread::park_timeout(Duration::from_millis(100));
-        }
+    fn heal(&self, broker: Broker) {
+        let name = self.broker(broker);
+        drop(ask(&["unpause", &name]));
+        drop(ask(&["start", &name]));
+        // Where it is connected already this is refused.
+        drop(self.try_connect(broker));
+        self.comes_up(broker);
     }
 
     pub fn disconnect(&self, broker: Broker) {
@@ -277,7 +333,16 @@ impl Ground {
 
     /// A command in the container of clients.
     pub fn client(&self, words: &[&str]) -> Result<String, String> {
-        ask(&[&["exec", &self.client], words].concat())
+        let free = lock(&self.shells).pop();
+        let mut shell = free.unwrap_or_else(|| Shell::new(&self.client));
+        let answer = shell.run(words, UP);
+        lock(&self.shells).push(shell);
+        answer
+    }
+
+    /// A shell where `fs_cli` is.
+    pub fn cli(&self) -> Shell {
+        Shell::new(&self.cli)
     }
 
     /// `fs_cli` in a container of its own.
@@ -311,17 +376,20 @@ impl Ground {
     pub fn read(&self, broker: Broker, place: &str, count: usize, limit: Duration) -> Vec<Message> {
         let reader = self.consume(broker, place);
         let end = Instant::now() + limit;
+        let mut messages = Vec::new();
+        let mut different = BTreeSet::new();
         loop {
-            let messages = reader.consumer.messages();
-            let different: BTreeSet<(Option<&String>, Option<String>)> = messages
-                .iter()
-                .map(|message| (message.headers.get("boot"), generated_number(message)))
-                .filter(|(_, number)| number.is_some())
-                .collect();
+            let new = reader.consumer.messages_from(messages.len());
+            for message in &new {
+                if let Some(number) = generated_number(message) {
+                    different.insert((message.headers.get("boot").cloned(), number));
+                }
+            }
+            messages.extend(new);
             if different.len() >= count || Instant::now() >= end {
                 return messages;
             }
-            std::thread::park_timeout(Duration::from_millis(200));
+            std::thread::park_timeout(Duration::from_millis(100));
         }
     }
 

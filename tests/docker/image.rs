@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: MIT
 //! The image itself: what it adds, who runs it, what it may write, and that its own configuration loads the module.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::commands;
 use crate::engine::{ask, docker, inspect, logs};
-use crate::ground::ground;
-use crate::support::{Folder, free_port, in_path, root, skips, wait_until};
+use crate::ground::ground_apart;
+use crate::support::{Folder, wait_until};
 
 /// A vanilla configuration asks the Internet for its address first, and waits for an answer that does not come here.
 const LIMIT: Duration = Duration::from_secs(180);
 
 #[test]
 fn the_image_loads_the_module_as_nobody_special_on_a_read_only_root() {
-    let Some(ground) = ground("the_image_loads_the_module_as_nobody_special_on_a_read_only_root")
+    let Some(ground) =
+        ground_apart("the_image_loads_the_module_as_nobody_special_on_a_read_only_root")
     else {
         return;
     };
@@ -80,7 +79,7 @@ fn the_image_loads_the_module_as_nobody_special_on_a_read_only_root() {
 
 #[test]
 fn the_image_adds_little_and_tells_no_secret() {
-    let Some(ground) = ground("the_image_adds_little_and_tells_no_secret") else { return };
+    let Some(ground) = ground_apart("the_image_adds_little_and_tells_no_secret") else { return };
     for (base, image) in ground.run.freeswitch.iter().zip(&ground.run.module) {
         let size =
             |image: &str| inspect(image, "{{.Size}}").parse::<u64>().expect("a size is a number");
@@ -99,7 +98,7 @@ fn the_image_adds_little_and_tells_no_secret() {
 #[test]
 fn a_module_that_is_not_loaded_makes_the_container_unhealthy_and_is_said() {
     let Some(ground) =
-        ground("a_module_that_is_not_loaded_makes_the_container_unhealthy_and_is_said")
+        ground_apart("a_module_that_is_not_loaded_makes_the_container_unhealthy_and_is_said")
     else {
         return;
     };
@@ -125,84 +124,4 @@ fn a_module_that_is_not_loaded_makes_the_container_unhealthy_and_is_said() {
         logs(&name)
     );
     docker(&["rm", "-f", "-v", &name]);
-}
-
-#[test]
-fn the_example_comes_up_healthy_and_goes_away() {
-    let test = "the_example_comes_up_healthy_and_goes_away";
-    let Some(ground) = ground(test) else { return };
-    if ask(&["compose", "version"]).is_err() && in_path("docker-compose").is_none() {
-        skips::note(
-            &format!("docker::{test}"),
-            "no Docker Compose",
-            "apt-get install docker-compose",
-        );
-        return;
-    }
-    // Beside whatever else runs on this machine.
-    let (rabbitmq, sip) = (free_port().to_string(), free_port().to_string());
-    let compose = |word: &str| {
-        let done = commands::make(&[word])
-            .env("COMPOSE_PROJECT_NAME", &ground.run.id)
-            .env("RABBITMQ_PORT", &rabbitmq)
-            .env("SIP_PORT", &sip)
-            .output()
-            .expect("make can be started");
-        println!("{}", commands::success(&format!("make {word}"), &done).trim());
-    };
-    compose("up");
-    let project = format!("label=com.docker.compose.project={}", ground.run.id);
-    let of = |service: &str| {
-        let service = format!("label=com.docker.compose.service={service}");
-        docker(&["ps", "-aq", "--filter", &project, "--filter", &service]).trim().to_owned()
-    };
-    let switch = of("freeswitch");
-    wait_until(LIMIT, "both brokers to have taken events", || {
-        let status = docker(&[
-            "exec",
-            &switch,
-            "rustbridge-start",
-            "fs_cli",
-            "-x",
-            "rustbridge status json",
-        ]);
-        let status: serde_json::Value = serde_json::from_str(&status).expect("the status is JSON");
-        let sinks = status["sinks"].as_array().expect("the status has sinks");
-        sinks.len() == 2 && sinks.iter().all(|sink| sink["delivered"].as_u64() > Some(0))
-    });
-    let queues = docker(&["exec", &of("rabbitmq"), "rabbitmqctl", "-q", "list_exchanges", "name"]);
-    assert!(queues.contains("rustbridge.events"), "{queues}");
-    compose("down");
-    assert_eq!(docker(&["ps", "-aq", "--filter", &project]), "");
-    assert_eq!(docker(&["volume", "ls", "-q", "--filter", &project]), "");
-}
-
-/// A query of a name that nobody exports is an empty panel.
-#[test]
-fn the_dashboard_asks_for_what_rabbitmq_exports() {
-    let Some(ground) = ground("the_dashboard_asks_for_what_rabbitmq_exports") else { return };
-    let folder = root().join("examples/docker");
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("it can be read");
-    let dashboard: serde_json::Value =
-        serde_json::from_str(&read("grafana/rustbridge.json")).expect("the dashboard is JSON");
-    let panels = dashboard["panels"].as_array().expect("it has panels");
-    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
-    let queries: Vec<&str> = targets.filter_map(|target| target["expr"].as_str()).collect();
-    let names: BTreeSet<&str> = queries
-        .iter()
-        .flat_map(|query| query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
-        .filter(|word| word.starts_with("rabbitmq_"))
-        .collect();
-    assert!(names.len() > 5, "{names:?}");
-    assert!(read("prometheus.yml").contains("rabbitmq:15692"));
-    let get = "import urllib.request as u; print(u.urlopen('http://rabbitmq:15692/metrics').read().decode())";
-    let mut exported = String::new();
-    wait_until(LIMIT, "RabbitMQ to export its metrics", || {
-        exported = ground.client(&["python3", "-c", get]).unwrap_or_default();
-        !exported.is_empty()
-    });
-    for name in &names {
-        assert!(exported.contains(&format!("# TYPE {name} ")), "{name} is not exported");
-    }
-    println!("{} names of RabbitMQ's, all exported", names.len());
 }

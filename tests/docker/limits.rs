@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::account;
 use crate::engine::{command, docker, inspect};
-use crate::ground::{Broker, GENERATED, ground, ground_alone, sink};
+use crate::ground::{Broker, GENERATED, ground_alone, ground_apart, sink};
 use crate::node::Node;
 use crate::support::clients::Message;
 use crate::support::switch::{Load, Switch};
@@ -15,10 +15,8 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn a_memory_limit_is_kept_and_what_does_not_fit_is_counted() {
-    let Some(ground) = ground_alone("a_memory_limit_is_kept_and_what_does_not_fit_is_counted")
-    else {
-        return;
-    };
+    let test = "a_memory_limit_is_kept_and_what_does_not_fit_is_counted";
+    let Some(ground) = ground_alone(test, &[Broker::RabbitMq]) else { return };
     drop(ground.consume(Broker::RabbitMq, "memory"));
     docker(&["stop", "-t", "10", &ground.broker(Broker::RabbitMq)]);
     let more =
@@ -55,7 +53,9 @@ fn is_gap(message: &Message) -> bool {
 
 #[test]
 fn a_full_disk_stops_the_journal_and_not_the_switch() {
-    let Some(ground) = ground("a_full_disk_stops_the_journal_and_not_the_switch") else { return };
+    let Some(ground) = ground_apart("a_full_disk_stops_the_journal_and_not_the_switch") else {
+        return;
+    };
     let path = "/journal/events.ndjson";
     let sinks = [sink("journal", "file", GENERATED, &[("path", path), ("spool-mode", "off")])];
     let image = ground.run.test[0].clone();

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::{ask, docker, inspect, logs};
 use crate::ground::Ground;
+use crate::shell::Shell;
 use crate::support::switch::{Running, Switch};
 use crate::support::{Folder, wait_for};
 
@@ -17,6 +18,9 @@ const CONFIGURATION: &str = "/test/conf/autoload_configs/rustbridge.conf.xml";
 
 /// How long a FreeSWITCH may take to be up.
 const UP: Duration = Duration::from_secs(60);
+
+/// How long a command may take.
+const ANSWER: Duration = Duration::from_secs(330);
 
 /// How long `docker stop` leaves it.
 pub const GRACE_SECONDS: u64 = 30;
@@ -28,6 +32,8 @@ pub struct Node<'a> {
     pub name: String,
     /// Its name on the network.
     pub alias: String,
+    /// Where `fs_cli` runs.
+    cli: Shell,
 }
 
 /// The module's configuration with these sinks.
@@ -59,7 +65,7 @@ impl<'a> Node<'a> {
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let alias = format!("{alias}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut node = Self { ground, name: ground.run.name(&alias), alias };
+        let mut node = Self { ground, name: ground.run.name(&alias), alias, cli: ground.cli() };
         let text = configuration(&node.alias, sinks);
         ground.start(&node.name, image, &node.alias, options, &[(CONFIGURATION, &text)], &[]);
         node.wait_up();
@@ -67,11 +73,21 @@ impl<'a> Node<'a> {
     }
 
     pub fn wait_up(&mut self) {
+        let mut looked = Instant::now();
         wait_for(UP, &format!("{} to be up", self.alias), || {
-            assert!(self.is_running(), "{} ended:\n{}", self.alias, self.log());
-            let done = self.ground.fs_cli(&self.alias, "status").output().ok()?;
-            String::from_utf8_lossy(&done.stdout).contains("is ready").then_some(())
+            let answer = self.ask("status");
+            if answer.is_err() && looked.elapsed() > Duration::from_secs(1) {
+                assert!(self.is_running(), "{} ended:\n{}", self.alias, self.log());
+                looked = Instant::now();
+            }
+            answer.ok()?.contains("is ready").then_some(())
         });
+    }
+
+    /// `fs_cli -x` in another container.
+    fn ask(&mut self, line: &str) -> Result<String, String> {
+        let words = ["rustbridge-start", "fs_cli", "-H", &self.alias, "-p", "ClueCon"];
+        self.cli.run(&[&words[..], &["-t", "300000", "-x", line]].concat(), ANSWER)
     }
 
     pub fn is_running(&self) -> bool {
@@ -141,14 +157,7 @@ impl Switch for Node<'_> {
     }
 
     fn api(&mut self, line: &str) -> String {
-        let done = self.ground.fs_cli(&self.alias, line).output().expect("docker can be started");
-        let text = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert!(
-            done.status.success() || !text.is_empty(),
-            "{line}: {}",
-            String::from_utf8_lossy(&done.stderr)
-        );
-        text
+        self.ask(line).unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
     fn api_later(&mut self, line: &str) -> Box<dyn Running> {

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use crate::engine::{ask, command, docker, logs};
-use crate::ground::{Ground, ground};
+use crate::ground::{Ground, ground_apart};
 use crate::support::{Folder, free_port, root, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -66,7 +66,7 @@ impl Drop for Crafted {
 
 #[test]
 fn an_image_without_freeswitch_is_refused() {
-    let Some(ground) = ground("an_image_without_freeswitch_is_refused") else { return };
+    let Some(ground) = ground_apart("an_image_without_freeswitch_is_refused") else { return };
     let done = script("build.sh", &["--only-check"], &[("FREESWITCH_IMAGE", &ground.run.client)]);
     refused(&done, &["holds no FreeSWITCH", "name an image that has one in FREESWITCH_IMAGE"]);
     let done =
@@ -76,7 +76,7 @@ fn an_image_without_freeswitch_is_refused() {
 
 #[test]
 fn an_image_of_another_architecture_is_refused() {
-    let Some(ground) = ground("an_image_of_another_architecture_is_refused") else { return };
+    let Some(ground) = ground_apart("an_image_of_another_architecture_is_refused") else { return };
     let (image, program) =
         (ground.run.freeswitch[0].clone(), ground.path_of(&ground.run.module[0], "FREESWITCH"));
     let mut bytes = ground.file_of(&image, &program);
@@ -88,7 +88,7 @@ fn an_image_of_another_architecture_is_refused() {
 
 #[test]
 fn an_image_with_an_older_c_library_is_refused() {
-    let Some(ground) = ground("an_image_with_an_older_c_library_is_refused") else { return };
+    let Some(ground) = ground_apart("an_image_with_an_older_c_library_is_refused") else { return };
     let (image, path) = (ground.run.freeswitch[0].clone(), "/usr/lib/x86_64-linux-gnu/libc.so.6");
     let mut bytes = ground.file_of(&image, path);
     // No version beyond 2.29: 2.30 and later become 2.00 and later.
@@ -104,7 +104,7 @@ fn an_image_with_an_older_c_library_is_refused() {
 
 #[test]
 fn an_interface_allowlist_is_pointed_out() {
-    let Some(ground) = ground("an_interface_allowlist_is_pointed_out") else { return };
+    let Some(ground) = ground_apart("an_interface_allowlist_is_pointed_out") else { return };
     let (image, conf) =
         (ground.run.freeswitch[0].clone(), ground.path_of(&ground.run.module[0], "CONF"));
     let file = format!("{conf}/autoload_configs/switch.conf.xml");
@@ -121,7 +121,8 @@ fn an_interface_allowlist_is_pointed_out() {
 
 #[test]
 fn a_spool_folder_that_cannot_be_written_is_said_at_the_start() {
-    let Some(ground) = ground("a_spool_folder_that_cannot_be_written_is_said_at_the_start") else {
+    let Some(ground) = ground_apart("a_spool_folder_that_cannot_be_written_is_said_at_the_start")
+    else {
         return;
     };
     let run = ["run", "--rm", "--label", &ground.run.label(), "--read-only", &ground.run.module[0]];
@@ -131,7 +132,7 @@ fn a_spool_folder_that_cannot_be_written_is_said_at_the_start() {
 
 #[test]
 fn a_missing_token_is_refused() {
-    let Some(ground) = ground("a_missing_token_is_refused") else { return };
+    let Some(ground) = ground_apart("a_missing_token_is_refused") else { return };
     let base = std::env::var("RUSTBRIDGE_DOCKER_BASE").expect("test.sh says the base");
     drop(ground);
     refused(
@@ -142,7 +143,9 @@ fn a_missing_token_is_refused() {
 
 #[test]
 fn no_network_is_said_with_what_could_not_be_had() {
-    let Some(_ground) = ground("no_network_is_said_with_what_could_not_be_had") else { return };
+    let Some(_ground) = ground_apart("no_network_is_said_with_what_could_not_be_had") else {
+        return;
+    };
     let done =
         script("build.sh", &["--only-check"], &[("DEBIAN_MIRROR", "http://127.0.0.1:9/debian")]);
     refused(&done, &["cannot get Debian's packages", "DEBIAN_MIRROR"]);
@@ -150,7 +153,7 @@ fn no_network_is_said_with_what_could_not_be_had() {
 
 #[test]
 fn no_engine_is_said_with_how_to_get_one() {
-    let Some(_ground) = ground("no_engine_is_said_with_how_to_get_one") else { return };
+    let Some(_ground) = ground_apart("no_engine_is_said_with_how_to_get_one") else { return };
     for name in ["base.sh", "build.sh", "test.sh"] {
         let done = script(name, &[], &[("DOCKER_HOST", "unix:///nonexistent/docker.sock")]);
         refused(
@@ -164,7 +167,9 @@ fn no_engine_is_said_with_how_to_get_one() {
 
 #[test]
 fn a_port_in_use_is_refused_before_anything_starts() {
-    let Some(_ground) = ground("a_port_in_use_is_refused_before_anything_starts") else { return };
+    let Some(_ground) = ground_apart("a_port_in_use_is_refused_before_anything_starts") else {
+        return;
+    };
     let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port can be bound");
     let port = taken.local_addr().expect("it has an address").port().to_string();
     let project = ("COMPOSE_PROJECT_NAME", "rustbridge-ports");
@@ -176,12 +181,21 @@ fn a_port_in_use_is_refused_before_anything_starts() {
     let ports = [project, ("RABBITMQ_PORT", &free), ("SIP_PORT", &port)];
     let done = script("compose.sh", &["up"], &ports);
     refused(&done, &[&format!("port {port} is in use"), "SIP_PORT"]);
+    let taken = TcpListener::bind(("127.0.0.1", 0)).expect("a port can be bound");
+    let port = taken.local_addr().expect("it has an address").port().to_string();
+    let sip = free_port().to_string();
+    let ports = [project, ("RABBITMQ_PORT", &free), ("SIP_PORT", &sip), ("PROMETHEUS_PORT", &port)];
+    refused(
+        &script("compose.sh", &["up"], &ports),
+        &[&format!("port {port} is in use"), "PROMETHEUS_PORT"],
+    );
 }
 
 /// A configuration that is mounted read-only cannot be mended, so it is said what it lacks, and FreeSWITCH runs.
 #[test]
 fn a_read_only_configuration_without_the_load_line_is_said() {
-    let Some(ground) = ground("a_read_only_configuration_without_the_load_line_is_said") else {
+    let Some(ground) = ground_apart("a_read_only_configuration_without_the_load_line_is_said")
+    else {
         return;
     };
     let folder = Folder::new("read-only");

@@ -5,55 +5,61 @@ use std::time::{Duration, Instant};
 
 use crate::account::{self, number};
 use crate::engine::{docker, inspect};
-use crate::ground::{Broker, GENERATED, ground_alone};
+use crate::gate::Use;
+use crate::ground::{Broker, GENERATED, ground_alone, ground_apart, ground_with};
 use crate::node::{GRACE_SECONDS, Node};
 use crate::support::switch::{Load, Switch};
 use crate::support::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// A minute of events while the brokers are not even names: on a network of its own, where they are made afterwards.
 #[test]
-fn events_from_before_the_brokers_are_up_arrive_once_they_are() {
-    let Some(ground) = ground_alone("events_from_before_the_brokers_are_up_arrive_once_they_are")
-    else {
-        return;
-    };
-    drop(ground.consume(Broker::RabbitMq, "boot"));
-    for broker in Broker::ALL {
-        docker(&["stop", "-t", "10", &ground.broker(broker)]);
-    }
+fn events_from_before_the_brokers_are_there_arrive_once_they_are() {
+    let test = "events_from_before_the_brokers_are_there_arrive_once_they_are";
+    let Some(ground) = ground_apart(test) else { return };
+    let late = ground.apart("late");
     let sinks = Broker::ALL.map(|broker| broker.sink("boot", GENERATED, &[]));
-    let mut node = Node::start(&ground, "fs1", &sinks);
-    let generated = [node.deliver(&Load { count: 2000, kind: "custom", ..Load::default() })];
+    let mut node = Node::start(&late, "fs1", &sinks);
+    let begun = Instant::now();
+    let load = Load { count: 3000, rate: 50, kind: "custom", ..Load::default() };
+    let generated = [node.deliver(&load)];
+    assert!(begun.elapsed() > Duration::from_secs(55), "{:?}", begun.elapsed());
     for broker in Broker::ALL {
         let status = account::status(&mut node, broker.alias());
         assert_eq!(
             (number(&status, "delivered"), number(&status, "waiting")),
-            (0, 2000),
+            (0, 3000),
             "{status}"
         );
     }
+    late.make_broker(Broker::Kafka, Broker::Kafka.alias());
+    // Under another name until there is a queue for what the switch will send at once.
+    late.make_broker(Broker::RabbitMq, "nameless");
+    let url = format!("amqp://guest:guest@{}:5672/%2f", late.broker(Broker::RabbitMq));
+    wait_until(LIMIT, "RabbitMQ to have a queue", || {
+        late.client(&["python3", "/amqp.py", "bind", &url, "boot", "#", "boot"]).is_ok()
+    });
+    late.disconnect(Broker::RabbitMq);
+    late.connect(Broker::RabbitMq);
     for broker in Broker::ALL {
-        docker(&["start", &ground.broker(broker)]);
-    }
-    for broker in Broker::ALL {
-        ground.wait_up(broker);
-        account::settle(&mut node, broker.alias(), 2000, LIMIT);
-        let received = ground.read(broker, "boot", 2000, LIMIT);
+        late.wait_up(broker);
+        account::settle(&mut node, broker.alias(), 3000, LIMIT);
+        let received = late.read(broker, "boot", 3000, LIMIT);
         account::complete(
-            &format!("{}, up after the switch", broker.alias()),
+            &format!("{}, a minute after the switch", broker.alias()),
             &generated,
             &received,
         );
     }
+    drop(node);
+    late.remove();
 }
 
 #[test]
 fn docker_stop_delivers_everything_within_its_grace_period() {
-    let Some(ground) = ground_alone("docker_stop_delivers_everything_within_its_grace_period")
-    else {
-        return;
-    };
+    let test = "docker_stop_delivers_everything_within_its_grace_period";
+    let Some(ground) = ground_with(test, [Use::Shared, Use::Alone]) else { return };
     drop(ground.consume(Broker::RabbitMq, "stop"));
     let sinks = Broker::ALL.map(|broker| broker.sink("stop", GENERATED, &[]));
     let mut node = Node::start(&ground, "fs1", &sinks);
@@ -83,10 +89,8 @@ fn docker_stop_delivers_everything_within_its_grace_period() {
 
 #[test]
 fn what_a_killed_container_had_spooled_is_sent_by_the_next_one() {
-    let Some(ground) = ground_alone("what_a_killed_container_had_spooled_is_sent_by_the_next_one")
-    else {
-        return;
-    };
+    let test = "what_a_killed_container_had_spooled_is_sent_by_the_next_one";
+    let Some(ground) = ground_alone(test, &Broker::ALL) else { return };
     drop(ground.consume(Broker::RabbitMq, "spool"));
     let more = [("spool-mode", "always"), ("spool-fsync", "always")];
     let sinks = Broker::ALL.map(|broker| broker.sink("spool", GENERATED, &more));

@@ -17,16 +17,14 @@ if [ "${1:-}" = --or-skip ]; then
     if ! find_engine; then
         missing=$(no_engine)
     else
-        # Images may take minutes to make, so what they say is shown; the last line says what is missing.
+        # Images may take minutes to make, so what is done is shown; what goes wrong is said on standard error alone.
         said=$(mktemp)
         trap 'rm -f "$said"' EXIT
-        mkdir -p "${SKIPS%/*}"
-        if ! "$HERE/base.sh" 2>&1 | tee "$said"; then
-            missing=$(tail -n 1 "$said" | sed 's/^base.sh: //')
-        elif ! "$HERE/build.sh" 2>&1 | tee "$said"; then
-            missing=$(tail -n 1 "$said" | sed 's/^build.sh: //')
-            # What no network gives is missing; whatever else is wrong is a failure.
-            case $missing in 'the builder cannot get '*) ;; *) exit 1 ;; esac
+        if ! "$HERE/build.sh" 2>"$said"; then
+            cat "$said" >&2
+            # What cannot be had here is missing; whatever else is wrong is a failure.
+            missing=$(grep -oE '^(base\.sh: .*|build\.sh: the builder cannot get .*)' "$said" | head -n 1 | sed 's/^[a-z]*\.sh: //')
+            [ -n "$missing" ] || exit 1
         fi
         rm -f "$said"
         trap - EXIT
@@ -42,10 +40,38 @@ if [ "${1:-}" = --or-skip ]; then
     shift
     # What `make test` has built already.
     export DOCKER_TEST_FEATURES=${DOCKER_TEST_FEATURES:-}
+    READY=1
 fi
-# Where nothing has been built yet, these tests need the least: neither librdkafka nor FreeSWITCH's headers.
-export DOCKER_TEST_FEATURES=${DOCKER_TEST_FEATURES---no-default-features}
+# Where nothing has been built yet, these tests need the least: neither librdkafka nor FreeSWITCH's headers, and nothing of what
+# makes other tests quick, since these wait for containers.
+if [ -z "${DOCKER_TEST_FEATURES+set}" ]; then
+    export DOCKER_TEST_FEATURES=--no-default-features CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0
+fi
 need_builder
+mkdir -p "$STATE"
+
+# The images and the tests' own program are made side by side.
+PREPARING='' COMPILING=''
+# $1: what to end with.
+give_up() {
+    trap '' INT TERM HUP
+    [ -z "$PREPARING" ] || end_tree "$PREPARING"
+    [ -z "$COMPILING" ] || kill -- "-$COMPILING" 2>/dev/null || true
+    wait
+    exit "$1"
+}
+trap 'give_up 130' INT
+trap 'give_up 143' TERM HUP
+cd "$TREE"
+# shellcheck disable=SC2086
+setsid cargo test --locked $DOCKER_TEST_FEATURES --test docker --no-run >"$STATE/tests.log" 2>&1 &
+COMPILING=$!
+if [ -z "${READY:-}" ]; then
+    "$HERE/build.sh" &
+    PREPARING=$!
+    wait "$PREPARING" || give_up 1
+    PREPARING=
+fi
 build_options
 # Others may be writing what is read here.
 take_turn
@@ -105,6 +131,7 @@ finish() {
     clean || status=1
     exit "$status"
 }
+wait "$COMPILING" || { tail -n 20 "$STATE/tests.log" >&2; die "the tests do not compile (all of it: $STATE/tests.log)"; }
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
@@ -125,12 +152,12 @@ export RUSTBRIDGE_DOCKER_RUN=$RUN
 export RUSTBRIDGE_DOCKER_FREESWITCH=$FREESWITCH_IMAGES RUSTBRIDGE_DOCKER_MODULE=$MODULE_IMAGES RUSTBRIDGE_DOCKER_TEST=${TEST_IMAGES[*]}
 export RUSTBRIDGE_DOCKER_NEXT="$NEXT_MODULE $NEXT_TEST"
 export RUSTBRIDGE_DOCKER_RABBITMQ=$RABBITMQ_IMAGE RUSTBRIDGE_DOCKER_KAFKA=$KAFKA_IMAGE RUSTBRIDGE_DOCKER_CLIENT=$CLIENT_IMAGE RUSTBRIDGE_DOCKER_BASE=$BASE_IMAGE
-cd "$TREE"
 # In the background and waited for, since a shell that waits in the foreground acts on a signal only afterwards; and in a
 # process group of its own, so that the tests end with it and start nothing while what they started is removed.
-# They wait most of the time, so two at once; those that stop a broker see to it that they are alone.
+# A thread for each test: who runs when is decided by tests/docker/gate.rs, in front of which "has been running for over
+# 60 seconds" means nothing.
 # shellcheck disable=SC2086
-setsid cargo test --locked $DOCKER_TEST_FEATURES --test docker -- --test-threads=2 --nocapture "$@" &
+setsid cargo test --locked $DOCKER_TEST_FEATURES --test docker -- --test-threads=64 --nocapture "$@" > >(grep --line-buffered -v 'has been running for over 60 seconds') &
 CARGO=$!
 status=0
 wait "$CARGO" || status=$?

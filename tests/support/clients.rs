@@ -164,6 +164,11 @@ impl Consumer {
         self.messages.lock().unwrap().clone()
     }
 
+    /// What has arrived so far, without the first so many.
+    pub fn messages_from(&self, from: usize) -> Vec<Message> {
+        self.messages.lock().unwrap().get(from..).unwrap_or_default().to_vec()
+    }
+
     pub fn count(&self) -> usize {
         self.messages.lock().unwrap().len()
     }

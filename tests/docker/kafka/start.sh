@@ -9,4 +9,4 @@ properties=/mnt/shared/config/server.properties
     java -cp '/opt/kafka/libs/*' kafka.tools.StorageTool format -t "${CLUSTER_ID:-cnVzdGJyaWRnZS1kb2NrZQ}" -c "$properties"
 # Little memory and a quick compiler: one of several servers on a small machine.
 # shellcheck disable=SC2086
-exec java ${KAFKA_HEAP_OPTS:--Xmx512m} -XX:TieredStopAtLevel=1 -cp '/opt/kafka/libs/*' kafka.Kafka "$properties"
+exec java ${KAFKA_HEAP_OPTS:--Xmx512m} ${KAFKA_OPTS:-} -XX:TieredStopAtLevel=1 -cp '/opt/kafka/libs/*' kafka.Kafka "$properties"
