@@ -56,6 +56,10 @@ fn status(switch: &mut dyn Switch, stage: &Stage) {
             number(sink, counter);
         }
         assert!(sink["dropped"].is_object() && sink.get("last_error").is_some(), "{sink}");
+        let took = |name: &str| number(&sink["latency_us"], name);
+        assert!((100..=number(sink, "delivered")).contains(&took("count")), "{sink}");
+        let rising = [1, took("p50"), took("p99"), took("p999"), took("max")];
+        assert!(rising.is_sorted(), "from event to acknowledgement: {sink}");
     }
     let table = switch.api("rustbridge status");
     let rows = rows(&table, "sink ");
