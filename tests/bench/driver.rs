@@ -26,6 +26,8 @@
 mod support;
 
 mod callback;
+mod curve;
+mod filling;
 mod growth;
 mod latency;
 mod limits;
@@ -65,6 +67,7 @@ const SUITES: &[(&str, Suite)] = &[
     ("spool", spool::run),
     ("outage", outage::run),
     ("growth", growth::run),
+    ("filling", filling::run),
     ("quality", quality::run),
     ("calls", callback::counts),
 ];

@@ -2,9 +2,9 @@
 //! How the callback's time grows with the event, with the sinks and with what waits; and the exponents of that.
 
 use crate::Effort;
+use crate::curve::Curve;
 use crate::load::{Candidate, Case, Stand};
 use crate::results::Results;
-use crate::rounds::Series;
 use crate::support::free_port;
 use crate::support::skips;
 use crate::support::switch::Switch;
@@ -16,54 +16,17 @@ const BASE: Case =
 const DEEP: &str = "<param name=\"spool-mode\" value=\"off\"/><param name=\"queue-capacity\" value=\"1048576\"/>\
      <param name=\"queue-max-bytes\" value=\"8589934592\"/><param name=\"normal-percent\" value=\"100\"/>";
 
-/// One curve: what the callback took, in nanoseconds, at each size.
-struct Curve {
-    what: &'static str,
-    points: Vec<(f64, Series)>,
-}
-
-impl Curve {
-    fn new(what: &'static str, sizes: &[u32]) -> Self {
-        let points = sizes.iter().map(|size| (f64::from(*size), Series::default())).collect();
-        Self { what, points }
-    }
-
-    /// The slope of the logarithms over the upper half of the sizes: 1 is linear, 0 is constant.
-    fn exponent(&self) -> f64 {
-        let upper = &self.points[self.points.len() / 2..];
-        let points: Vec<(f64, f64)> =
-            upper.iter().map(|(size, series)| (size.ln(), series.median().ln())).collect();
-        let n = points.len() as f64;
-        let (mx, my) = (
-            points.iter().map(|(x, _)| x).sum::<f64>() / n,
-            points.iter().map(|(_, y)| y).sum::<f64>() / n,
-        );
-        let above: f64 = points.iter().map(|(x, y)| (x - mx) * (y - my)).sum();
-        let below: f64 = points.iter().map(|(x, _)| (x - mx).powi(2)).sum();
-        above / below
-    }
-
-    fn report(&self, results: &mut Results) {
-        for (size, series) in &self.points {
-            results.figure(&format!("callback, by {}", self.what), &size.to_string(), "ns", series);
-        }
-        let mut exponent = Series::default();
-        exponent.push(f64::NAN);
-        exponent.push(self.exponent());
-        results.figure(&format!("exponent, by {}", self.what), "upper half", "", &exponent);
-    }
-}
-
 pub fn run(effort: Effort, results: &mut Results) {
     let Some(mut stand) = skips::unless("bench growth", Stand::start(None)) else { return };
     results.fact("switch", stand.version());
-    let mut headers = Curve::new("headers", &[16, 40, 85, 160, 320, 640, 1_250, 2_500, 5_000]);
-    let mut sinks = Curve::new("sinks", &[1, 2, 4, 8]);
+    let mut headers =
+        Curve::new("callback", "headers", "ns", &[16, 40, 85, 160, 320, 640, 1_250, 2_500, 5_000]);
+    let mut sinks = Curve::new("callback", "sinks", "ns", &[1, 2, 4, 8]);
     let depths = [1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000];
     let depths = if effort.short { &depths[..4] } else { &depths };
-    let mut depth = Curve::new("waiting events", depths);
-    let mut threads = Curve::new("dispatch threads", &[1, 2, 4, 8]);
-    let mut calls = Curve::new("live calls", &[1, 50, 500, 5_000]);
+    let mut depth = Curve::new("callback", "waiting events", "ns", depths);
+    let mut threads = Curve::new("callback", "dispatch threads", "ns", &[1, 2, 4, 8]);
+    let mut calls = Curve::new("callback", "live calls", "ns", &[1, 50, 500, 5_000]);
     for _ in 0..effort.rounds.min(6) {
         stand.with(Candidate::Module(1), |stand| {
             for (size, series) in &mut headers.points {

@@ -225,6 +225,15 @@ fn plots() -> Vec<(&'static str, String)> {
             }
         }
     }
+    if let Some(filling) = results("filling") {
+        let points = points(&filling, "append of 64 events, by MiB in the spool");
+        // The axis is in nanoseconds.
+        let points: Vec<(f64, f64)> = points.iter().map(|(size, us)| (*size, us * 1e3)).collect();
+        if points.len() > 1 {
+            let title = "What an append of 64 events takes";
+            plots.push(("filling", curve(title, "MiB in the spool", &points)));
+        }
+    }
     if let Some(rabbitmq) = results("rabbitmq") {
         let rates: Vec<(String, f64)> = rows(&rabbitmq)
             .filter(|row| row["unit"] == "events/s")

@@ -24,19 +24,19 @@ use crate::results::Results;
 use crate::rounds::Series;
 use crate::support::{Folder, target};
 
-const RECORD: usize = 4_400;
-const BATCH: usize = 64;
+pub const RECORD: usize = 4_400;
+pub const BATCH: usize = 64;
 /// What the spool puts in front of a record.
-const HEAD: usize = 32;
-const INTERVAL: Duration = Duration::from_millis(100);
-const LONG: Duration = Duration::from_secs(60);
+pub const HEAD: usize = 32;
+pub const INTERVAL: Duration = Duration::from_millis(100);
+pub const LONG: Duration = Duration::from_secs(60);
 
 /// What was spent on batches alone: making the records is no side's work.
 #[derive(Clone, Copy, Default)]
-struct Spent {
+pub struct Spent {
     time: Duration,
     /// On the processor, by this thread.
-    processor: Duration,
+    pub processor: Duration,
 }
 
 impl Spent {
@@ -53,7 +53,7 @@ fn processor_time() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).expect("it is below 10⁹"))
 }
 
-fn config(folder: &Path, fsync: Fsync) -> SpoolConfig {
+pub fn config(folder: &Path, fsync: Fsync) -> SpoolConfig {
     SpoolConfig {
         dir: folder.to_owned(),
         segment_bytes: SpoolConfig::DEFAULT_SEGMENT_BYTES,
@@ -63,12 +63,12 @@ fn config(folder: &Path, fsync: Fsync) -> SpoolConfig {
     }
 }
 
-fn syncing() -> SyncThread {
+pub fn syncing() -> SyncThread {
     SyncThread::start("bench", || {}).expect("a thread can be started")
 }
 
 /// Puts batch number `batch` into a spool.
-fn put(spool: &mut Spool, payload: &[u8], batch: u64, spent: &mut Spent) {
+pub fn put(spool: &mut Spool, payload: &[u8], batch: u64, spent: &mut Spent) {
     let first = batch * BATCH as u64 + 1;
     let mut records = spool.batch();
     for n in 0..BATCH as u64 {
