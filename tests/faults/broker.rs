@@ -236,4 +236,9 @@ impl Broker {
             Self::Kafka(..) => "kafka",
         }
     }
+    ///
+    /// RabbitMQ answers a declaration when another process of its own has been told to write it, and does not wait for that. On a
+    /// machine that is short of time, a node that is killed right then comes back without the binding, and confirms what no
+    /// queue takes: so what many rows kill early has its log on disk first.
 }
+            node.sync_log();
