@@ -2,7 +2,9 @@
 //! RabbitMQ or Kafka, as far as a row does not care which.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 
 use crate::support::certificates::Authority;
 use crate::support::clients::{self, Message};
@@ -48,6 +50,20 @@ type Place = Mutex<Weak<Mutex<Broker>>>;
 
 impl Shared {
     /// The node, which is started for the first row that wants it; None when the machine lacks it.
+/// Held together by all who start a broker, or alone by who takes the processors from everybody. Rows of the two brokers run
+/// side by side, and a node that starts without time is not up within its limit.
+static PROCESSORS: RwLock<()> = RwLock::new(());
+
+/// While this is held, nobody takes all of the processors: for a start.
+pub(crate) fn starting() -> RwLockReadGuard<'static, ()> {
+    PROCESSORS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// While this is held, no broker starts: for a row that leaves no time to others.
+pub(crate) fn starving() -> RwLockWriteGuard<'static, ()> {
+    PROCESSORS.write().unwrap_or_else(PoisonError::into_inner)
+}
+
     pub(crate) fn of(row: &str, kind: Kind) -> Option<Self> {
         static RABBITMQ: Place = Mutex::new(Weak::new());
         static KAFKA: Place = Mutex::new(Weak::new());
@@ -79,6 +95,7 @@ impl Broker {
     fn start(kind: Kind) -> Result<Self, Missing> {
         match kind {
             Kind::RabbitMq => {
+        let _time = starting();
                 clients::pika()?;
                 let authority = Authority::new();
                 let node = RabbitMq::with_tls(&authority, false)?;
@@ -197,6 +214,7 @@ impl Broker {
             Self::RabbitMq(node, _) => node.resume(),
             Self::Kafka(node, _) => node.resume(),
         }
+        let _time = starting();
     }
 
     /// Makes what keeps everything that is sent to `place` until it is read: a durable queue. A topic makes itself.

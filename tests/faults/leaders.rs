@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::bench::{Row, assert_balanced, dropped, size, wait};
+use crate::broker;
 use crate::outage::first_ten;
 use crate::support::kafka::{Kafka, KafkaOptions};
 use crate::support::proxy::Mode;
@@ -15,6 +16,7 @@ pub(crate) fn move_about(row: &mut Row<'_>) {
     let first = row.broker.kafka();
     let join = |number| {
         let options = KafkaOptions { joins: Some((first, number)), ..KafkaOptions::default() };
+        let _time = broker::starting();
         Kafka::with(&options).expect("it could be started before")
     };
     let mut others = [join(2), join(3)];
@@ -42,7 +44,9 @@ pub(crate) fn move_about(row: &mut Row<'_>) {
         row.wait_sink("deliveries to the one that is left", |sink| {
             sink["delivered"].as_u64().is_some_and(|now| now > before + 100)
         });
+        let time = broker::starting();
         others[one].start_again();
+        drop(time);
         for proxy in &proxies {
             proxy.set(Mode::Pass);
         }
