@@ -12,7 +12,7 @@ use crate::broker::{self, Kind};
 use crate::outage::first_ten;
 use crate::stream::streams;
 use crate::support::Folder;
-use crate::support::host::{Host, HostOptions};
+use crate::support::host::HostOptions;
 use crate::support::oracle;
 use crate::support::process::Leashed;
 use crate::support::skips;
@@ -65,11 +65,7 @@ pub(crate) fn clock_jumps(row: &mut Row<'_>) {
         let file = File::options().write(true).open(&clock).unwrap();
         file.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
     };
-    row.host.stop();
-    let options = HostOptions { clock: Some(clock.clone()), ..HostOptions::default() };
-    let host = Host::with(NOTHING, options);
-    host.folder().clone_into(&mut row.folder);
-    row.host = Box::new(host);
+    row.host_with(HostOptions { clock: Some(clock.clone()), ..HostOptions::default() });
     row.begin(&[]);
     let mut sent = vec![first_ten()];
     let count = size(300, 20_000);
@@ -104,12 +100,12 @@ pub(crate) fn clock_jumps(row: &mut Row<'_>) {
     assert!(last - first > 7_000_000_000, "{first} to {last}");
 }
 
-    // The broker of this row is up; that of another may be about to start.
-    let alone = broker::starving();
 /// F22. More threads that want the processors than there are processors, at the large size also one that comes before all
 /// others.
 pub(crate) fn starved(row: &mut Row<'_>) {
     row.begin(&[("queue-capacity", "65536")]);
+    // The broker of this row is up; that of another may be about to start.
+    let alone = broker::starving();
     let hog = is_large().then(|| {
         let mut command = Command::new("chrt");
         command.args(["--fifo", "10", "sh", "-c", "while :; do :; done"]);
@@ -132,11 +128,11 @@ pub(crate) fn starved(row: &mut Row<'_>) {
     });
     if let Some(mut hog) = hog {
         if !hog.is_running() {
-    drop(alone);
             skips::note(&row.name, "no thread may come before all others", "run as root");
         }
         hog.kill();
     }
+    drop(alone);
     let sink = row.wait_all_delivered();
     assert_balanced(&sink);
     assert_eq!(dropped(&sink), 0, "{sink:#}");
