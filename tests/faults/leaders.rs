@@ -58,4 +58,8 @@ pub(crate) fn move_about(row: &mut Row<'_>) {
     assert_balanced(&sink);
     assert_eq!(dropped(&sink), 0, "{sink:#}");
     row.judge(&sent, 0, 0);
+    // Orderly, so that the cluster knows at once: for some seconds it would give the topic of the next row to a dead broker.
+    for other in &mut others {
+        other.stop();
+    }
 }
