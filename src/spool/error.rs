@@ -125,7 +125,7 @@ pub(super) fn is_disk_full(error: &io::Error) -> bool {
 fn remedy(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::ACCESS | Errno::PERM) => {
-            "give the user the switch runs as write access to it, or name another folder"
+            "give the user the switch runs as write access to it and to the folder it is in, or name another folder"
         }
         Some(Errno::ROFS) => "mount it read-write, or name another folder",
         Some(Errno::NOSPC) => "free space on its disk, or lower max-bytes",

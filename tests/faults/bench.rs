@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::broker::{Broker, Kind, Shared};
 use crate::stream::{Stream, streams};
 use crate::support::freeswitch::{FreeSwitch, Installation};
-use crate::support::host::Host;
+use crate::support::host::{Host, HostOptions};
 use crate::support::oracle::{self, Verdict};
 use crate::support::switch::{Delivered, Load, Running, Switch};
 use crate::support::{skips, target, wait_until};
@@ -102,6 +102,14 @@ impl Row<'_> {
         };
         body(&mut row);
         row.host.stop();
+    }
+
+    /// Has the row go on in another host than the one that it was given.
+    pub(crate) fn host_with(&mut self, options: HostOptions) {
+        self.host.stop();
+        let host = Host::with(NOTHING, options);
+        host.folder().clone_into(&mut self.folder);
+        self.host = Box::new(host);
     }
 
     /// Writes a configuration: one sink to the broker by `port`, for numbered events alone, so that the numbers of the

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: MIT
 //! RabbitMQ or Kafka, as far as a row does not care which.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 
 use crate::support::certificates::Authority;
 use crate::support::clients::{self, Message};
 use crate::support::kafka::{Kafka, KafkaOptions};
 use crate::support::proxy::Proxy;
 use crate::support::rabbitmq::RabbitMq;
+use crate::support::rough_line::free_network;
 use crate::support::skips::{self, Missing};
 
 /// Which of them.
@@ -46,6 +50,20 @@ pub(crate) struct Shared(Arc<Mutex<Broker>>);
 
 type Place = Mutex<Weak<Mutex<Broker>>>;
 
+/// Held together by all who start a broker, or alone by who takes the processors from everybody. Rows of the two brokers run
+/// side by side, and a node that starts without time is not up within its limit.
+static PROCESSORS: RwLock<()> = RwLock::new(());
+
+/// While this is held, nobody takes all of the processors: for a start.
+pub(crate) fn starting() -> RwLockReadGuard<'static, ()> {
+    PROCESSORS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// While this is held, no broker starts: for a row that leaves no time to others.
+pub(crate) fn starving() -> RwLockWriteGuard<'static, ()> {
+    PROCESSORS.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
     /// The node, which is started for the first row that wants it; None when the machine lacks it.
     pub(crate) fn of(row: &str, kind: Kind) -> Option<Self> {
@@ -77,6 +95,7 @@ impl Shared {
 
 impl Broker {
     fn start(kind: Kind) -> Result<Self, Missing> {
+        let _time = starting();
         match kind {
             Kind::RabbitMq => {
                 clients::pika()?;
@@ -123,6 +142,22 @@ impl Broker {
         match self {
             Self::RabbitMq(node, _) => Proxy::to(node.tls_port()),
             Self::Kafka(node, _) => node.secure_proxy(),
+        }
+    }
+
+    /// The address at the near end of a line of packets between the sink and the node.
+    pub(crate) fn near(&self) -> Ipv4Addr {
+        match self {
+            Self::RabbitMq(..) => free_network(),
+            Self::Kafka(node, _) => node.near(),
+        }
+    }
+
+    /// What the sink beyond that line connects to, at this address; the line is laid.
+    pub(crate) fn near_proxy(&self, near: Ipv4Addr) -> Proxy {
+        match self {
+            Self::RabbitMq(node, _) => Proxy::on(near, 0, node.port()),
+            Self::Kafka(node, _) => node.near_proxy(),
         }
     }
 
@@ -179,6 +214,7 @@ impl Broker {
     }
 
     pub(crate) fn start_again(&mut self) {
+        let _time = starting();
         match self {
             Self::RabbitMq(node, _) => node.start_again(),
             Self::Kafka(node, _) => node.start_again(),
@@ -200,9 +236,14 @@ impl Broker {
     }
 
     /// Makes what keeps everything that is sent to `place` until it is read: a durable queue. A topic makes itself.
+    ///
+    /// RabbitMQ answers a declaration when another process of its own has been told to write it, and does not wait for that. On a
+    /// machine that is short of time, a node that is killed right then comes back without the binding, and confirms what no
+    /// queue takes: so what many rows kill early has its log on disk first.
     pub(crate) fn keep(&self, place: &str, key: &str) {
         if let Self::RabbitMq(node, _) = self {
             clients::amqp_bind(&node.url(), place, key, place);
+            node.sync_log();
         }
     }
 
@@ -214,19 +255,22 @@ impl Broker {
         }
     }
 
+    /// The parameter of a sink that says where the node is.
+    pub(crate) fn server(&self, address: Ipv4Addr, port: u16) -> (&'static str, String) {
+        match self {
+            Self::RabbitMq(..) => ("url", format!("amqp://guest:guest@{address}:{port}/%2f")),
+            Self::Kafka(..) => ("bootstrap-servers", format!("{address}:{port}")),
+        }
+    }
+
     /// The parameters of a sink that lead to `place` here, by way of `port`.
     pub(crate) fn parameters(&self, place: &str, port: u16) -> Vec<(String, String)> {
-        let pairs = match self {
-            Self::RabbitMq(..) => vec![
-                ("url", format!("amqp://guest:guest@127.0.0.1:{port}/%2f")),
-                ("exchange", place.to_owned()),
-                ("confirm-window", "1024".to_owned()),
-            ],
-            Self::Kafka(..) => vec![
-                ("bootstrap-servers", format!("127.0.0.1:{port}")),
-                ("topic", place.to_owned()),
-            ],
-        };
+        let mut pairs = vec![self.server(Ipv4Addr::LOCALHOST, port)];
+        match self {
+            Self::RabbitMq(..) => pairs
+                .extend([("exchange", place.to_owned()), ("confirm-window", "1024".to_owned())]),
+            Self::Kafka(..) => pairs.push(("topic", place.to_owned())),
+        }
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::bench::{Row, assert_balanced, dropped, size, wait};
+use crate::broker;
 use crate::outage::first_ten;
 use crate::support::kafka::{Kafka, KafkaOptions};
 use crate::support::proxy::Mode;
@@ -15,6 +16,7 @@ pub(crate) fn move_about(row: &mut Row<'_>) {
     let first = row.broker.kafka();
     let join = |number| {
         let options = KafkaOptions { joins: Some((first, number)), ..KafkaOptions::default() };
+        let _time = broker::starting();
         Kafka::with(&options).expect("it could be started before")
     };
     let mut others = [join(2), join(3)];
@@ -42,7 +44,9 @@ pub(crate) fn move_about(row: &mut Row<'_>) {
         row.wait_sink("deliveries to the one that is left", |sink| {
             sink["delivered"].as_u64().is_some_and(|now| now > before + 100)
         });
+        let time = broker::starting();
         others[one].start_again();
+        drop(time);
         for proxy in &proxies {
             proxy.set(Mode::Pass);
         }
@@ -54,4 +58,8 @@ pub(crate) fn move_about(row: &mut Row<'_>) {
     assert_balanced(&sink);
     assert_eq!(dropped(&sink), 0, "{sink:#}");
     row.judge(&sent, 0, 0);
+    // Orderly, so that the cluster knows at once: for some seconds it would give the topic of the next row to a dead broker.
+    for other in &mut others {
+        other.stop();
+    }
 }

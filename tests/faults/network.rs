@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! The network fails: it swallows, delays, narrows, breaks off, changes bytes, or shows the wrong certificate.
 //!
-//! A proxy fails here, not the kernel: a segment that is lost or comes in another order is, to a client of TCP, a delay.
+//! A proxy fails for most rows, above TCP. For one it is the line below TCP that does, where the kernel of the switch has to make
+//! sound bytes of what is left of the packets.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,10 @@ use crate::bench::{Row, assert_balanced, dropped, size, wait};
 use crate::broker::Kind;
 use crate::outage::first_ten;
 use crate::support::certificates::Authority;
+use crate::support::host::HostOptions;
 use crate::support::proxy::Mode;
+use crate::support::rough_line::{RoughLine, Shares};
+use crate::support::skips;
 use crate::support::switch::{Delivered, Load};
 
 /// Makes the queue, and loads with the proxy in between.
@@ -117,6 +121,30 @@ pub(crate) fn unsound(row: &mut Row<'_>) {
     let sent = [first_ten(), row.ended(flow)];
     // A client that opens several connections for one may lose several at once.
     nothing_lost(row, &sent, usize::try_from(rounds * 3).unwrap() * 2);
+}
+
+/// F6. The line loses packets, has some overtaken by later ones and changes others, in both directions, all the time.
+pub(crate) fn rough(row: &mut Row<'_>) {
+    let near = row.broker.near();
+    // So many are changed at the small size that some are for certain.
+    let shares = Shares { lost: 50, held: 100, changed: size(10, 1) };
+    let Some(mut line) = skips::unless(&row.name, RoughLine::lay(near, shares)) else { return };
+    row.host_with(HostOptions { under: line.beyond(), ..HostOptions::default() });
+    let proxy = row.broker.near_proxy(near);
+    let (name, server) = row.broker.server(near, proxy.port());
+    begin(row, proxy.port(), &[(name, &server)]);
+    let rate = u32::try_from(size(1000, 2000)).unwrap();
+    let load = Load { count: size(5000, 200_000), rate, ..Load::default() };
+    let sent = row.host.deliver(&load);
+    row.wait_all_delivered();
+    let fates = line.fates();
+    for fate in [fates.lost, fates.overtaken, fates.changed, fates.refused] {
+        assert!(fate > 0, "the line was not rough: {fates:?}");
+    }
+    let connections = usize::try_from(proxy.connections()).unwrap();
+    nothing_lost(row, &[first_ten(), sent], connections);
+    // While there is a line that it can say goodbye by.
+    row.host.stop();
 }
 
 /// A case of F16: the sink says these words and delivers nothing; then the cause goes, and everything arrives.

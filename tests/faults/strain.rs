@@ -7,12 +7,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Builder;
 
-use crate::bench::{NOTHING, Row, assert_balanced, dropped, is_large, size};
-use crate::broker::Kind;
+use crate::bench::{Row, assert_balanced, dropped, is_large, size};
+use crate::broker::{self, Kind};
 use crate::outage::first_ten;
 use crate::stream::streams;
 use crate::support::Folder;
-use crate::support::host::{Host, HostOptions};
+use crate::support::host::HostOptions;
 use crate::support::oracle;
 use crate::support::process::Leashed;
 use crate::support::skips;
@@ -65,11 +65,7 @@ pub(crate) fn clock_jumps(row: &mut Row<'_>) {
         let file = File::options().write(true).open(&clock).unwrap();
         file.write_all_at(&seconds.to_ne_bytes(), 0).unwrap();
     };
-    row.host.stop();
-    let options = HostOptions { clock: Some(clock.clone()), ..HostOptions::default() };
-    let host = Host::with(NOTHING, options);
-    host.folder().clone_into(&mut row.folder);
-    row.host = Box::new(host);
+    row.host_with(HostOptions { clock: Some(clock.clone()), ..HostOptions::default() });
     row.begin(&[]);
     let mut sent = vec![first_ten()];
     let count = size(300, 20_000);
@@ -108,6 +104,8 @@ pub(crate) fn clock_jumps(row: &mut Row<'_>) {
 /// others.
 pub(crate) fn starved(row: &mut Row<'_>) {
     row.begin(&[("queue-capacity", "65536")]);
+    // The broker of this row is up; that of another may be about to start.
+    let alone = broker::starving();
     let hog = is_large().then(|| {
         let mut command = Command::new("chrt");
         command.args(["--fifo", "10", "sh", "-c", "while :; do :; done"]);
@@ -134,6 +132,7 @@ pub(crate) fn starved(row: &mut Row<'_>) {
         }
         hog.kill();
     }
+    drop(alone);
     let sink = row.wait_all_delivered();
     assert_balanced(&sink);
     assert_eq!(dropped(&sink), 0, "{sink:#}");

@@ -5,7 +5,7 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::certificates::Authority;
 use super::process::Leashed;
 use super::proxy::Proxy;
+use super::rough_line::free_network;
 use super::skips::Missing;
 use super::{Folder, free_port, in_path, wait_until};
 
@@ -45,6 +46,8 @@ pub struct Kafka {
     secure_listens: u16,
     /// Where it listens for what comes by a proxy, and where it says that clients should go for that.
     proxied: (u16, u16),
+    /// The same for what comes by a line of packets, and the address at its near end.
+    lined: (Ipv4Addr, u16, u16),
     server: Option<Leashed>,
 }
 
@@ -86,14 +89,19 @@ impl Kafka {
             Some((_, number)) => ("broker", number),
         };
         let proxied = (free_port(), free_port());
+        let lined = (free_network(), free_port(), free_port());
         let secure_listens = if options.secure_by_proxy { free_port() } else { secure_port };
-        let mut listeners =
-            format!("PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{}", proxied.0);
+        let mut listeners = format!(
+            "PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{},LINED://127.0.0.1:{}",
+            proxied.0, lined.1
+        );
         if options.joins.is_none() {
             write!(listeners, ",CONTROLLER://127.0.0.1:{controller}").unwrap();
         }
-        let mut advertised =
-            format!("PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{}", proxied.1);
+        let mut advertised = format!(
+            "PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{},LINED://{}:{}",
+            proxied.1, lined.0, lined.2
+        );
         let mut more = String::new();
         if let Some(authority) = options.secure {
             let own = authority.sign("kafka", &["DNS:localhost", "IP:127.0.0.1"], 2);
@@ -116,7 +124,7 @@ impl Kafka {
                  controller.quorum.bootstrap.servers=127.0.0.1:{controller}\nlisteners={listeners}\n\
                  advertised.listeners={advertised}\n\
                  controller.listener.names=CONTROLLER\nlistener.security.protocol.map=\
-                 CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,SASL_SSL:SASL_SSL\n\
+                 CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,LINED:PLAINTEXT,SASL_SSL:SASL_SSL\n\
                  log.dirs={}\nnum.partitions=3\nauto.create.topics.enable={}\n\
                  offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
                  transaction.state.log.min.isr=1\nshare.coordinator.state.topic.replication.factor=1\n\
@@ -134,6 +142,7 @@ impl Kafka {
             secure_port,
             secure_listens,
             proxied,
+            lined,
             server: None,
         };
         let mut format = vec!["format", "-t", "cnVzdGJyaWRnZS10ZXN0cw"];
@@ -182,6 +191,17 @@ impl Kafka {
     /// The same for the listener with TLS and SASL, when it is only reached so.
     pub fn secure_proxy(&self) -> Proxy {
         Proxy::at(self.secure_port, self.secure_listens)
+    }
+
+    /// The address at the near end of a line of packets by which clients may come.
+    pub fn near(&self) -> Ipv4Addr {
+        self.lined.0
+    }
+
+    /// What clients beyond such a line connect to, once it is laid.
+    pub fn near_proxy(&self) -> Proxy {
+        let (near, listens, tells) = self.lined;
+        Proxy::on(near, tells, listens)
     }
 
     /// Starts the node after `kill` or `stop`: same ports, same data.

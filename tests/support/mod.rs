@@ -30,6 +30,7 @@ pub mod process;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod recorded;
+pub mod rough_line;
 pub mod skips;
 pub mod stories;
 pub mod switch;

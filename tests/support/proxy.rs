@@ -2,7 +2,7 @@
 //! A TCP proxy between a client and a broker that fails the way networks fail, switched while it runs.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{Builder, JoinHandle};
@@ -58,7 +58,12 @@ impl Proxy {
 
     /// The same on the port `own`: what a broker tells its clients to come to.
     pub fn at(own: u16, port: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", own)).expect("a port can be bound");
+        Self::on(Ipv4Addr::LOCALHOST, own, port)
+    }
+
+    /// The same on another address of this machine; the port 0 is a free one.
+    pub fn on(address: Ipv4Addr, own: u16, port: u16) -> Self {
+        let listener = TcpListener::bind((address, own)).expect("a port can be bound");
         listener.set_nonblocking(true).expect("a socket can be made non-blocking");
         let own = listener.local_addr().expect("a bound socket has an address").port();
         let shared = Arc::new(Shared {

@@ -122,13 +122,17 @@ impl RabbitMq {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
+    fn node(&self) -> String {
+        format!("rustbridge{}@localhost", self.port)
+    }
+
     fn command(&self, program: PathBuf) -> Command {
         let path = |name: &str| self.folder.join(name);
         let mut command = Command::new(program);
         command
             .env("HOME", self.folder.path())
             .env("RABBITMQ_BASE", self.folder.path())
-            .env("RABBITMQ_NODENAME", format!("rustbridge{}@localhost", self.port))
+            .env("RABBITMQ_NODENAME", self.node())
             .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
             .env("RABBITMQ_MNESIA_BASE", path("data"))
             .env("RABBITMQ_LOG_BASE", path("log"))
@@ -210,6 +214,21 @@ impl RabbitMq {
             (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
         assert!(done.status.success(), "rabbitmqctl {arguments:?}: {out}{errors}");
         out.into_owned()
+    }
+
+    /// Has the log of what is declared written out, by the small program of Erlang's own where there is one: `rabbitmqctl`
+    /// takes seconds to start.
+    pub fn sync_log(&self) {
+        let Some(program) = in_path("erl_call") else {
+            self.ctl(&["eval", "mnesia:sync_log()."]);
+            return;
+        };
+        let mut command = self.command(program);
+        command.args(["-sname", &self.node(), "-a", "mnesia sync_log []"]);
+        let done = command.output().expect("erl_call can be started");
+        let said = String::from_utf8_lossy(&done.stdout);
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && said == "ok", "erl_call: {said}{errors}");
     }
 
     /// A user with all rights in a virtual host, which is made when it is missing.
