@@ -152,6 +152,16 @@ fn without_a_spool_a_full_queue_drops_the_newest() {
 }
 
 #[test]
+fn a_small_spool_has_small_segments_unless_it_is_told_otherwise() {
+    let segment = |params: &str| sink("file", &(PATH.to_owned() + params)).spool.segment_bytes;
+    assert_eq!(segment(""), 64 << 20);
+    let small = param("spool-max-bytes", "1048576");
+    assert_eq!(segment(&small), 1 << 17);
+    assert_eq!(segment(&param("spool-max-bytes", "65536")), 1 << 16);
+    assert_eq!(segment(&(small + &param("spool-segment-bytes", "1048576"))), 1 << 20);
+}
+
+#[test]
 fn a_class_may_have_no_events() {
     let classes = sink("file", &(PATH.to_owned() + &param("bulk-events", ""))).classes;
     assert!(classes.bulk.is_empty());
@@ -316,7 +326,11 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
     ("file", "queue-max-bytes=100000", "can't hold one event of max-event-bytes"),
     ("file", "queue-when-full=spool spool-mode=off", "spool-mode is off"),
     ("file", "queue-when-full=drop", "expected drop-newest, drop-oldest or spool"),
-    ("file", "spool-max-bytes=65536", "spool-segment-bytes, which is 16777216"),
+    (
+        "file",
+        "spool-max-bytes=65536 spool-segment-bytes=16777216",
+        "spool-segment-bytes, which is 16777216",
+    ),
     ("file", "spool-fsync-interval-ms=0", "spool-fsync is interval"),
     ("file", "fsync=interval fsync-interval-ms=0", "fsync is interval"),
     ("file", "bulk-percent=95", "normal-percent is 90"),

@@ -212,12 +212,18 @@ impl QueueConfig {
     }
 }
 
+/// The smallest segment that a spool may have.
+const LEAST_SEGMENT: u64 = 64 << 10;
+
 impl SpoolSettings {
     /// Reads the spool's parameters.
     pub(super) fn read(params: &mut Params<'_>) -> Self {
-        let segment_bytes = params.read(&sink::SPOOL_SEGMENT_BYTES);
+        let mut segment_bytes = params.read(&sink::SPOOL_SEGMENT_BYTES);
         let max_bytes = params.read(&sink::SPOOL_MAX_BYTES);
-        if max_bytes < segment_bytes {
+        if !params.is_given(&sink::SPOOL_SEGMENT_BYTES) {
+            // Room is given back by whole segments, so a small spool has small ones.
+            segment_bytes = segment_bytes.min(max_bytes / 8).max(LEAST_SEGMENT);
+        } else if max_bytes < segment_bytes {
             let message = format!(
                 "{max_bytes} bytes can't hold one segment of spool-segment-bytes, which is {segment_bytes}"
             );

@@ -104,7 +104,7 @@ pub struct SpoolConfig {
 
 impl SpoolConfig {
     /// Default of [`segment_bytes`](Self::segment_bytes).
-    pub const DEFAULT_SEGMENT_BYTES: u64 = 32 * 1024 * 1024;
+    pub const DEFAULT_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
     /// Least [`segment_bytes`](Self::segment_bytes).
     pub const MIN_SEGMENT_BYTES: u64 = 64 * 1024;
     /// Largest [`segment_bytes`](Self::segment_bytes).

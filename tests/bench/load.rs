@@ -285,7 +285,10 @@ impl Stand {
 
     pub fn run(&mut self, case: &Case) -> Numbers {
         let answer = self.expect(&format!("bench run {}", case.line()));
-        numbers(&answer)
+        let numbers = numbers(&answer);
+        // A handler that has thrown events away was not measured.
+        assert!(numbers["dup_lost"] == 0.0 && numbers["slab_lost"] == 0.0, "{answer}");
+        numbers
     }
 
     pub fn calls(&mut self, case: &Case) -> Numbers {

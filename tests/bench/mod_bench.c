@@ -166,6 +166,11 @@ static void on_json(switch_event_t *event)
 enum { SLAB = 1 << 20, SLABS = 32 };
 static __thread char *slab;
 static __thread size_t slab_used;
+static __thread unsigned slab_turn;
+static char *slabs[SLABS];
+/* What a thread that has ended held is given out again when the handler is bound anew. */
+static volatile unsigned slabs_turn;
+static uint64_t slab_lost;
 static switch_queue_t *slabs_free, *slabs_full;
 static pthread_t slab_thread;
 static volatile int slab_running;
@@ -173,13 +178,19 @@ static volatile int slab_running;
 static void on_bump(switch_event_t *event)
 {
 	void *next;
+	if (slab_turn != slabs_turn) {
+		slab_turn = slabs_turn;
+		slab = NULL;
+	}
 	if (slab && slab_used > SLAB - SLAB / 4) {
 		if (switch_queue_trypush(slabs_full, slab) != SWITCH_STATUS_SUCCESS) abort();
 		slab = NULL;
 	}
 	if (!slab) {
-		/* No reader behind: as good as none. */
-		if (switch_queue_trypop(slabs_free, &next) != SWITCH_STATUS_SUCCESS) return;
+		if (switch_queue_trypop(slabs_free, &next) != SWITCH_STATUS_SUCCESS) {
+			slab_lost++;
+			return;
+		}
 		slab = next;
 		slab_used = 0;
 	}
@@ -257,6 +268,11 @@ static void handler(const char *which)
 	if (!strcmp(which, "floor")) switch_event_bind_removable("bench", all_events, NULL, on_floor, NULL, &floor_node);
 	if (!strcmp(which, "json")) switch_event_bind_removable("bench", all_events, NULL, on_json, NULL, &json_node);
 	if (!strcmp(which, "bump")) {
+		void *some;
+		while (switch_queue_trypop(slabs_free, &some) == SWITCH_STATUS_SUCCESS);
+		while (switch_queue_trypop(slabs_full, &some) == SWITCH_STATUS_SUCCESS);
+		for (int i = 0; i < SLABS; i++) switch_queue_trypush(slabs_free, slabs[i]);
+		slabs_turn++;
 		slab_running = 1;
 		if (pthread_create(&slab_thread, NULL, slab_listen, NULL)) abort();
 		switch_event_bind_removable("bench", all_events, NULL, on_bump, NULL, &bump_node);
@@ -487,7 +503,7 @@ static void run(const char *words, switch_stream_handle_t *stream, int trap)
 	}
 	summarize(stream, "inside", inside_ns, n);
 	summarize(stream, "whole", whole_ns, n);
-	stream->write_function(stream, " dup_lost=%llu\n", (unsigned long long)dup_lost);
+	stream->write_function(stream, " dup_lost=%llu slab_lost=%llu\n", (unsigned long long)dup_lost, (unsigned long long)slab_lost);
 	free(lanes);
 	free(inside_ns);
 	free(whole_ns);
@@ -587,11 +603,10 @@ SWITCH_MODULE_LOAD_FUNCTION(mod_bench_load)
 	switch_queue_create(&slabs_free, SLABS, pool);
 	switch_queue_create(&slabs_full, SLABS, pool);
 	for (int i = 0; i < SLABS; i++) {
-		char *some = malloc(SLAB);
-		if (!some) return SWITCH_STATUS_FALSE;
+		slabs[i] = malloc(SLAB);
+		if (!slabs[i]) return SWITCH_STATUS_FALSE;
 		/* Its pages are there before it is used. */
-		memset(some, 1, SLAB);
-		switch_queue_trypush(slabs_free, some);
+		memset(slabs[i], 1, SLAB);
 	}
 	*module_interface = switch_loadable_module_create_module_interface(pool, modname);
 	SWITCH_ADD_API(api, "bench", "measure event handlers", bench_api, "mark|handler|event|run|calls|live");

@@ -96,7 +96,7 @@ pub fn produce(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> (f64, f
         .set("compression.type", "lz4")
         .set("acks", "all")
         .set("enable.idempotence", "true")
-        .set("linger.ms", "5")
+        .set("linger.ms", "1")
         .set("queue.buffering.max.messages", "51000")
         .create_with_context(Count::default())
         .expect("a producer can be made");
@@ -141,7 +141,7 @@ pub fn performance(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> Opt
     command.args(["-c", &(count * MORE).to_string(), "-s", &body.len().to_string()]);
     command.arg("-m").arg(std::str::from_utf8(body).expect("JSON is text"));
     for property in
-        ["acks=all", "enable.idempotence=true", "linger.ms=5", "queue.buffering.max.messages=51000"]
+        ["acks=all", "enable.idempotence=true", "linger.ms=1", "queue.buffering.max.messages=51000"]
     {
         command.args(["-X", property]);
     }

@@ -89,8 +89,8 @@ parameters! {
         "Folder of this sink's spool; without it spool/<sink> in storage-dir.";
 
     SPOOL_SEGMENT_BYTES: Number<u64> = "spool-segment-bytes",
-        Number { unit: Unit::Bytes, min: 64 << 10, max: GIB, default: 16 << 20 },
-        "Size at which a segment of the spool is closed and the next one begun.";
+        Number { unit: Unit::Bytes, min: 64 << 10, max: GIB, default: 64 << 20 },
+        "Size at which a segment of the spool is closed and the next one begun; without it an eighth of spool-max-bytes at most.";
 
     SPOOL_MAX_BYTES: Number<u64> = "spool-max-bytes",
         Number { unit: Unit::Bytes, min: 64 << 10, max: 16 * 1024 * GIB, default: GIB },

@@ -452,6 +452,15 @@ impl Sink for KafkaSink {
         }
     }
 
+    /// librdkafka sends what it has been given by itself, and its reports gather in its queue.
+    fn rest(&mut self, pause: Duration) -> bool {
+        if self.producer.is_none() || !self.late.is_empty() {
+            return false;
+        }
+        self.wait(pause);
+        true
+    }
+
     /// Flushes, then ends the producer and its threads. What the flush still delivered is
     /// reported by the next [`poll`](Self::poll), so that it is not counted as lost.
     ///

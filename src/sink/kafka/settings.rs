@@ -13,6 +13,8 @@ pub(super) const BATCH_BYTES: usize = 1_000_000;
 
 /// What the sink sets and a property may change.
 ///
+/// * An event has waited for others already (`linger-ms`, and longer under load), so that the client
+///   library is handed whole batches: it waits for the rest of one only.
 /// * A connection that broke is tried again so soon that a broker that is back has its first
 ///   message within half a second: librdkafka adds up to half to a backoff, hence 250.
 /// * A broker that is gone without a word (no RST) is noticed in ten seconds and not in sixty.
@@ -22,7 +24,7 @@ const DEFAULTS: [(&str, &str); 14] = [
     ("acks", "all"),
     ("enable.idempotence", "true"),
     ("partitioner", "murmur2_random"),
-    ("linger.ms", "5"),
+    ("linger.ms", "1"),
     ("reconnect.backoff.ms", "50"),
     ("reconnect.backoff.max.ms", "250"),
     ("retry.backoff.ms", "50"),
