@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! What a spool takes as it fills, up to 10 GiB: an append, a start, and the first records of what waits.
+//!
+//! Beside each append a plain write of as many bytes: what the system takes for a file when so much of its memory holds
+//! others is in both.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +14,9 @@ use mod_rustbridge::spool::{Disk, Fsync, Spool};
 use crate::Effort;
 use crate::curve::Curve;
 use crate::results::Results;
-use crate::spool::{BATCH, HEAD, INTERVAL, LONG, RECORD, Spent, config, put, syncing};
+use crate::spool::{
+    BATCH, HEAD, INTERVAL, LONG, Plain, RECORD, Spent, config, plain, put, syncing,
+};
 use crate::support::{Folder, target};
 
 const BATCH_BYTES: u64 = (BATCH * (HEAD + RECORD)) as u64;
@@ -57,6 +62,7 @@ pub fn run(effort: Effort, results: &mut Results) {
     let sizes: &[u32] =
         if effort.short { &[64, 256, 1_024] } else { &[64, 256, 1_024, 2_560, 5_120, 10_240] };
     let mut appends = Curve::new("append of 64 events", "MiB in the spool", "us", sizes);
+    let mut writes = Curve::new("plain write of 64 events", "MiB in the spool", "us", sizes);
     let mut opens = Curve::new("start", "MiB in the spool", "ms", sizes);
     let mut reads = Curve::new("first 64 events read", "MiB in the spool", "us", sizes);
     // Below the target folder: /tmp may be memory.
@@ -69,13 +75,15 @@ pub fn run(effort: Effort, results: &mut Results) {
         for (at, size) in sizes.iter().enumerate() {
             let took = append(&folder, &mut batches, u64::from(*size) << 20);
             appends.points[at].1.push(took);
+            let beside = plain(&folder.with_extension("plain"), Plain::Write, MEASURED, None);
+            writes.points[at].1.push(beside.processor.as_secs_f64() * 1e6 / MEASURED as f64);
             let (opened, read) = open(&folder);
             opens.points[at].1.push(opened);
             reads.points[at].1.push(read);
         }
         drop(fs::remove_dir_all(&folder));
     }
-    for curve in [&appends, &opens, &reads] {
+    for curve in [&appends, &writes, &opens, &reads] {
         curve.report(results);
     }
 }

@@ -111,7 +111,7 @@ fn pace(started: Instant, batch: u64, rate: Option<f64>) {
 
 /// What is done about durability on the plain side.
 #[derive(Clone, Copy, PartialEq)]
-enum Plain {
+pub enum Plain {
     Write,
     /// As `fsync=interval` does it.
     SyncedElsewhere,
@@ -147,7 +147,7 @@ impl Elsewhere {
 }
 
 /// The same with a file and nothing else.
-fn plain(folder: &Path, how: Plain, batches: u64, rate: Option<f64>) -> Spent {
+pub fn plain(folder: &Path, how: Plain, batches: u64, rate: Option<f64>) -> Spent {
     fs::create_dir_all(folder).expect("a folder can be made");
     let mut file = File::create(folder.join("plain")).expect("a file can be made");
     let thread = (how == Plain::SyncedElsewhere).then(syncing);
