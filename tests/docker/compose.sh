@@ -54,12 +54,14 @@ up)
     read_images
     # shellcheck disable=SC1091
     . "$STATE/modules" 2>/dev/null || die "the module has not been built into an image: make docker-build"
-    export RABBITMQ_IMAGE KAFKA_IMAGE PROMETHEUS_IMAGE MODULE_IMAGE=${MODULE_IMAGE:-${MODULE_IMAGES%% *}}
     if [ -z "$(container freeswitch)" ]; then
         ! in_use /proc/net/tcp /proc/net/tcp6 "$RABBITMQ_PORT" || die "port $RABBITMQ_PORT is in use on this machine: choose another for RabbitMQ with RABBITMQ_PORT=…"
         ! in_use /proc/net/udp /proc/net/udp6 "$SIP_PORT" || die "port $SIP_PORT is in use on this machine: choose another for SIP with SIP_PORT=…"
         ! in_use /proc/net/tcp /proc/net/tcp6 "$PROMETHEUS_PORT" || die "port $PROMETHEUS_PORT is in use on this machine: choose another for Prometheus with PROMETHEUS_PORT=…"
     fi
+    "$HERE/base.sh" --brokers || exit 1
+    read_brokers
+    export RABBITMQ_IMAGE KAFKA_IMAGE PROMETHEUS_IMAGE MODULE_IMAGE=${MODULE_IMAGE:-${MODULE_IMAGES%% *}}
     secrets
     agent
     services=(freeswitch rabbitmq kafka prometheus)
