@@ -7,7 +7,8 @@ set -eu
 target=$1 out=$2 image=$3 user=$4 module=/mod_rustbridge.so
 
 die() { echo "Dockerfile.module: $*" >&2; exit 1; }
-note() { echo "Dockerfile.module: $*" >&2; }
+# build.sh tells the two apart by this word.
+note() { echo "Dockerfile.module: note: $*" >&2; }
 
 # first TEST PATH…: the first of these that TARGET has.
 first() {
@@ -33,6 +34,8 @@ done
 program=$(first -f $(printf '%s/bin/freeswitch ' $prefixes)) ||
     die "$image holds no FreeSWITCH (looked for bin/freeswitch below $prefixes, /usr/local/* and /opt/*): name an image that has one in FREESWITCH_IMAGE"
 prefix=${program%/bin/freeswitch}
+# A link may lead to what is only over there.
+[ -x "$target$prefix/bin/fs_cli" ] || [ -L "$target$prefix/bin/fs_cli" ] || die "$image has $program but no $prefix/bin/fs_cli, which the health check asks FreeSWITCH with: install it there first"
 mods=$(first -d "$prefix/lib/freeswitch/mod" "$prefix/mod" "$prefix/lib64/freeswitch/mod") ||
     die "$image has $program but no folder of modules below $prefix: name an image with a whole FreeSWITCH in FREESWITCH_IMAGE"
 conf=$(first -f /etc/freeswitch/freeswitch.xml "$prefix/etc/freeswitch/freeswitch.xml" "$prefix/conf/freeswitch.xml" /usr/share/freeswitch/conf/vanilla/freeswitch.xml) ||
@@ -54,7 +57,7 @@ done
 [ -n "$libc" ] || die "$image has no GNU C library, which the module needs: name an image on Debian 12 or later in FREESWITCH_IMAGE"
 has=$(readelf -V "$libc" | sed -n '/Version definition/,/Version needs/p' | newest)
 [ "$(printf '%s\n%s\n' "$needs" "${has:-0}" | sort -V | tail -n 1)" = "${has:-0}" ] ||
-    die "$image has the C library ${has:-of an unknown version} and this builder made a module that needs $needs: name a BUILDER_IMAGE on the same Debian as FREESWITCH_IMAGE, or an older one"
+    die "$image has the C library ${has:-of an unknown version} and this builder made a module that needs $needs: build on the same Debian as FREESWITCH_IMAGE or an older one (make docker-build BUILDER_IMAGE=rust:1-slim-bookworm …, or docker build --build-arg BUILDER_IMAGE=…)"
 for library in libssl.so.3 libcrypto.so.3 libz.so.1 libgcc_s.so.1; do
     readelf -d "$module" | grep -qF "[$library]" || continue
     find "$target/lib" "$target/usr/lib" "$target/usr/local/lib" "$target/lib64" "$prefix/lib" -name "$library" 2>/dev/null | grep -q . ||
@@ -77,7 +80,7 @@ esac
 settings=$where/autoload_configs
 mkdir -p "$out$settings"
 if [ -e "$target$settings/rustbridge.conf.xml" ]; then
-    note "$image has a $settings/rustbridge.conf.xml, which stays"
+    note "$image has a $settings/rustbridge.conf.xml, which stays: it is not linked to /etc/rustbridge, so mount yours over it there, and spools are in the volume only if its storage-dir is /var/lib/rustbridge"
 else
     # A spool volume is what a container has; the rest is the module's own default.
     # Behind a link, so that it can be mounted over at the same place in every image.
@@ -101,7 +104,7 @@ for file in "$target$conf"/autoload_configs/switch.conf.xml "$target$conf"/autol
     [ -f "$file" ] || continue
     # Comments apart.
     tr -d '\n' <"$file" | sed 's/<!--/\n&/g; s/-->/&\n/g' | grep -v '^<!--' | grep -q '<interface-allowlist' || continue
-    grep -q 'mod_rustbridge' "$file" || note "$image has an <interface-allowlist> in $settings/${file##*/}: add <allow name=\"mod_rustbridge.rustbridge.api\"/> and so on to it, or events are forwarded but the commands are refused"
+    grep -q 'mod_rustbridge' "$file" || note "$image has an <interface-allowlist> in $settings/${file##*/}: add <allow name=\"mod_rustbridge\"/> to it, or events are forwarded but the commands are missing"
 done
 
 # ---- who runs it, and what may be written ----

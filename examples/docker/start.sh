@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # The entry point: FreeSWITCH in the foreground, as the user of the image, writing nothing outside of its volumes. Arguments
-# are added to FreeSWITCH's own; a command that is none of its options is run instead (docker run … fs_cli -H …).
+# are added to FreeSWITCH's own; a command that is none of its options is run instead
+# (docker exec CONTAINER rustbridge-start fs_cli -x …).
 set -eu
 # shellcheck disable=SC1091
 . /usr/local/lib/rustbridge/paths

@@ -14,12 +14,16 @@
 # An installed FreeSWITCH is packed over the Debian that it was made for, and the first one also over the next Debian, where
 # that can be had. FREESWITCH_IMAGE names images to take instead of packing an installation. What is there already is left as
 # it is.
-# Environment: DEBIAN_MIRROR, http_proxy and so on; DOCKER_PULL=no asks no registry.
-#   base.sh --and-builder   also compiles the module meanwhile, for build.sh to find it done
+# Environment: DEBIAN_MIRROR, http_proxy and so on; DOCKER_PULL=no asks no registry; BUILDER_IMAGE names what to compile in.
+#   base.sh               all of it
+#   base.sh --for-build   without brokers and clients; compiles the module meanwhile, for build.sh to find it done
+#   base.sh --for-tests   all of it, and compiles the module meanwhile
+#   base.sh --brokers     the brokers and Prometheus alone, after one of the others
 set -euo pipefail
 # shellcheck source=tests/docker/engine.sh
 . "$(dirname "$0")/engine.sh"
-need_builder
+# Brokers that are all pulled, or here, need nothing that builds.
+if [ "${1:-}" = --brokers ]; then need_engine; else need_builder; fi
 build_options
 take_turn
 WORK=$(mktemp -d)
@@ -55,10 +59,11 @@ pull() {
 # ---- Debian ----
 
 # What is packed must meet the system that it was made for; what an image brings has its own.
+HOST_ID=$(. /etc/os-release && echo "$ID")
 if [ -n "${FREESWITCH_IMAGE:-}" ]; then
     ID=debian CODENAME=${DEBIAN_RELEASE:-bookworm}
 else
-    ID=$(. /etc/os-release && echo "$ID") CODENAME=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    ID=$HOST_ID CODENAME=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
 fi
 
 # debian CODENAME: its image, as BASE_IMAGE.
@@ -76,9 +81,9 @@ debian() {
     command -v debootstrap >/dev/null || die "no registry gives $wanted and debootstrap is missing: apt-get install debootstrap"
     [ "$(id -u)" = 0 ] || die "debootstrap must run as root: sudo make docker-base"
     local mirror=${DEBIAN_MIRROR:-} from=$WORK/base-$codename
-    # The mirror that this machine's own packages come from.
+    # The mirror that this machine's own packages come from, which has no other system's.
     # shellcheck disable=SC2016
-    [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $(. /etc/os-release && echo "${VERSION_CODENAME:-}")" 2>/dev/null | head -n 1)
+    [ -n "$mirror" ] || [ "$HOST_ID" != "$ID" ] || mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' "Codename: $(. /etc/os-release && echo "${VERSION_CODENAME:-}")" 2>/dev/null | head -n 1)
     [ -n "$mirror" ] || mirror=http://deb.debian.org/debian
     say "making $BASE_IMAGE with debootstrap"
     # shellcheck disable=SC2015
@@ -162,7 +167,7 @@ freeswitch() {
     local entry
     if [ -n "${FREESWITCH_IMAGE:-}" ]; then
         for entry in $FREESWITCH_IMAGE; do
-            pull "$entry" || die "no image $entry, here or in its registry: name one that has FreeSWITCH in FREESWITCH_IMAGE"
+            need_image "$entry" "name one that has FreeSWITCH in FREESWITCH_IMAGE"
             PACKED+=("$entry")
         done
         return 0
@@ -201,6 +206,10 @@ on_next_debian() {
 
 rust() {
     local version sysroot
+    if [ -n "${BUILDER_IMAGE:-}" ]; then
+        need_image "$BUILDER_IMAGE" "name a Debian with Rust 1.89 or later in BUILDER_IMAGE, or leave it out"
+        return 0
+    fi
     version=$(cd "$TREE" && rustc -vV 2>/dev/null | sed -n 's/^release: //p') || true
     BUILDER_IMAGE=rust:${version:-1}-slim-$CODENAME
     pull "$BUILDER_IMAGE" && return 0
@@ -220,11 +229,15 @@ rust() {
 
 # ---- brokers and clients ----
 
-# local_image NAME FOLDER: from the folder's Dockerfile, unless it is there and the folder is the same.
+# local_source FOLDER: what an image is known by that was made from it.
+local_source() { (cd "$1" && find . -type f ! -name '*.jar' -exec sha256sum {} + | LC_ALL=C sort | cat - <(echo "$BASE_IMAGE $KAFKA_VERSION") | sha256sum | cut -c1-16); }
+
+# local_image NAME FOLDER WHAT: from the folder's Dockerfile, unless it is there and the folder is the same.
 local_image() {
     local image=rustbridge/$1:local source
-    source=$(cd "$2" && find . -type f ! -name '*.jar' -exec sha256sum {} + | LC_ALL=C sort | cat - <(echo "$BASE_IMAGE $KAFKA_VERSION") | sha256sum | cut -c1-16)
+    source=$(local_source "$2")
     [ "$(image_label "$image" rustbridge.source || true)" != "$source" ] || return 0
+    [ -n "${BUILD+set}" ] || need_builder
     "${BUILD[@]}" -q "${OPTIONS[@]}" --build-arg "BASE_IMAGE=$BASE_IMAGE" --label "rustbridge.source=$source" -t "$image" "$2" >/dev/null 2>"$WORK/$1.log" ||
         die "$image cannot be built: $(grep -iE 'error|unable|failed' "$WORK/$1.log" | head -n 1); check the network, or name a mirror in DEBIAN_MIRROR"
     say "$image: $3"
@@ -232,6 +245,8 @@ local_image() {
 
 kafka() {
     local jars=${XDG_CACHE_HOME:-$HOME/.cache}/rustbridge-kafka/$KAFKA_VERSION into=$WORK/kafka
+    # The jars are as their version says, so an image that is there needs none.
+    [ "$(image_label rustbridge/kafka:local rustbridge.source || true)" != "$(local_source "$HERE/kafka")" ] || return 0
     [ -e "$jars/.complete" ] || die "no registry gives apache/kafka:$KAFKA_VERSION and its Maven artifacts are not here: make setup"
     mkdir -p "$into/libs"
     cp "$HERE"/kafka/* "$into/"
@@ -239,35 +254,76 @@ kafka() {
     local_image kafka "$into" "Apache Kafka $KAFKA_VERSION from its Maven artifacts, with Debian's Java"
 }
 
+brokers() {
+    RABBITMQ_IMAGE=${RABBITMQ_IMAGE:-rabbitmq:4-management}
+    KAFKA_IMAGE=${KAFKA_IMAGE:-apache/kafka:$KAFKA_VERSION}
+    PROMETHEUS_IMAGE=${PROMETHEUS_IMAGE:-prom/prometheus:v3.5.0}
+    if ! pull "$RABBITMQ_IMAGE"; then
+        RABBITMQ_IMAGE=rustbridge/rabbitmq:local
+        local_image rabbitmq "$HERE/rabbitmq" "RabbitMQ as Debian's package" & jobs+=($!)
+    fi
+    if ! pull "$KAFKA_IMAGE"; then
+        KAFKA_IMAGE=rustbridge/kafka:local
+        kafka & jobs+=($!)
+    fi
+    if ! pull "$PROMETHEUS_IMAGE"; then
+        PROMETHEUS_IMAGE=rustbridge/prometheus:local
+        local_image prometheus "$HERE/prometheus" "Prometheus as Debian's package" & jobs+=($!)
+    fi
+}
+
+test_clients() { local_image client "$HERE/client" "pika, kcat, sipp and tc as Debian's packages" & jobs+=($!); }
+
+# For what was begun in the background.
+finish_jobs() {
+    local job
+    for job in "${jobs[@]}"; do [ "$job" = "${NEXT_JOB:-}" ] || wait "$job" || exit 1; done
+    jobs=()
+}
+
+# write FILE NAME…: these variables, whole or not at all, for others read it meanwhile.
+write() {
+    local file=$1 name
+    shift
+    for name; do printf '%s=%q\n' "$name" "${!name}"; done >"$file.new"
+    mv "$file.new" "$file"
+}
+write_brokers() { write "$(brokers_file)" RABBITMQ_IMAGE KAFKA_IMAGE PROMETHEUS_IMAGE CLIENT_IMAGE; }
+
+CLIENT_IMAGE=rustbridge/client:local
+if [ "${1:-}" = --brokers ]; then
+    # On the Debian that the others were made from. What was noted before stays, unless another is asked for: what runs may
+    # have its data in volumes.
+    read_images
+    for name in RABBITMQ_IMAGE KAFKA_IMAGE PROMETHEUS_IMAGE; do
+        noted=$(. "$(brokers_file)" 2>/dev/null && echo "${!name}") || true
+        [ -n "${!name:-}" ] || [ -z "$noted" ] || ! have_image "$noted" || printf -v "$name" %s "$noted"
+    done
+    brokers
+    finish_jobs
+    write_brokers
+    exit 0
+fi
+
 NEXT_IMAGE=
 prefixes
 begin_next_debian
 debian "$CODENAME"
 rust
 # What follows mostly waits for a mirror or for the disk, so it is all done at once, and beside it the compiler runs.
-if [ "${1:-}" = --and-builder ]; then (PROGRAM=build.sh; build_builder) & jobs+=($!); fi
-RABBITMQ_IMAGE=${RABBITMQ_IMAGE:-rabbitmq:4-management}
-KAFKA_IMAGE=${KAFKA_IMAGE:-apache/kafka:$KAFKA_VERSION}
-local_image client "$HERE/client" "pika, kcat, sipp and tc as Debian's packages" & jobs+=($!)
-if ! pull "$RABBITMQ_IMAGE"; then
-    RABBITMQ_IMAGE=rustbridge/rabbitmq:local
-    local_image rabbitmq "$HERE/rabbitmq" "RabbitMQ as Debian's package" & jobs+=($!)
-fi
-if ! pull "$KAFKA_IMAGE"; then
-    KAFKA_IMAGE=rustbridge/kafka:local
-    kafka & jobs+=($!)
-fi
-PROMETHEUS_IMAGE=${PROMETHEUS_IMAGE:-prom/prometheus:v3.5.0}
-if ! pull "$PROMETHEUS_IMAGE"; then
-    PROMETHEUS_IMAGE=rustbridge/prometheus:local
-    local_image prometheus "$HERE/prometheus" "Prometheus as Debian's package" & jobs+=($!)
+if [ -n "${1:-}" ]; then (PROGRAM=build.sh; build_builder) & jobs+=($!); fi
+if [ "${1:-}" != --for-build ]; then
+    test_clients
+    brokers
 fi
 freeswitch
 on_next_debian
-for job in "${jobs[@]}"; do [ "$job" = "$NEXT_JOB" ] || wait "$job" || exit 1; done
-jobs=()
-{
-    printf 'BASE_IMAGE=%q\nBUILDER_IMAGE=%q\nFREESWITCH_IMAGES=%q\nNEXT_IMAGE=%q\n' "$BASE_IMAGE" "$BUILDER_IMAGE" "${PACKED[*]}" "$NEXT_IMAGE"
-    printf 'RABBITMQ_IMAGE=%q\nKAFKA_IMAGE=%q\nPROMETHEUS_IMAGE=%q\nCLIENT_IMAGE=rustbridge/client:local\n' "$RABBITMQ_IMAGE" "$KAFKA_IMAGE" "$PROMETHEUS_IMAGE"
-} >"$(images_file)"
-say "ready: ${PACKED[*]}${NEXT_IMAGE:+ $NEXT_IMAGE} on $BASE_IMAGE, $BUILDER_IMAGE, $RABBITMQ_IMAGE, $KAFKA_IMAGE, $PROMETHEUS_IMAGE, rustbridge/client:local"
+finish_jobs
+FREESWITCH_IMAGES=${PACKED[*]}
+write "$(images_file)" BASE_IMAGE BUILDER_IMAGE FREESWITCH_IMAGES NEXT_IMAGE
+beside=
+if [ "${1:-}" != --for-build ]; then
+    write_brokers
+    beside=", $RABBITMQ_IMAGE, $KAFKA_IMAGE, $PROMETHEUS_IMAGE, $CLIENT_IMAGE"
+fi
+say "ready: $FREESWITCH_IMAGES${NEXT_IMAGE:+ $NEXT_IMAGE} on $BASE_IMAGE, $BUILDER_IMAGE$beside"

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::engine::docker;
+use crate::engine::{docker, inspect};
 use crate::ground::ground_apart;
 use crate::support::{Folder, root, wait_for, wait_until};
 
@@ -54,19 +54,30 @@ fn the_readme_has_three_commands_and_the_first_builds_the_module_into_an_image()
     let (name, _) = image.split_once('=').expect("it names an image");
     assert_eq!(name, "FREESWITCH_IMAGE");
     let image = &ground.run.freeswitch[0];
-    let base = std::env::var("RUSTBRIDGE_DOCKER_BASE").expect("test.sh says the base");
-    let release = base.rsplit(':').next().unwrap().trim_end_matches("-slim").to_owned();
-    // What is made is noted elsewhere than what this run was made of.
+    // What is made is noted elsewhere than what this run was made of, and nothing of the brokers is there.
     let folder = Folder::new("readme");
+    // The same builder by another name, to see that a given one is taken.
+    let builder = format!("rustbridge/given:{}", std::process::id());
+    docker(&["tag", &ground.run.builder, &builder]);
     let done = make(&["docker-build", &format!("FREESWITCH_IMAGE={image}")])
         .env("CARGO_TARGET_DIR", folder.path())
-        .env("DEBIAN_RELEASE", release)
+        .env("XDG_CACHE_HOME", folder.path())
+        .env("DEBIAN_RELEASE", ground.run.release())
+        .env("BUILDER_IMAGE", &builder)
         .env("DOCKER_PULL", "no")
         .output()
         .expect("make can be started");
+    docker(&["rmi", &builder]);
     let said = success(&commands[0], &done);
     let line = said.lines().find(|line| line.contains(&format!("{image} and ")));
     println!("{}", line.unwrap_or_else(|| panic!("no word of the image: {said}")));
+    let read = |name: &str| std::fs::read_to_string(folder.join("docker").join(name));
+    let images = read("images").expect("base.sh notes them");
+    assert!(images.contains(&format!("BUILDER_IMAGE={builder}\n")), "{images}");
+    assert!(read("brokers").is_err(), "a build needs no brokers");
+    // What compose.yaml takes by hand.
+    let module = &ground.run.module[0];
+    assert_eq!(inspect("freeswitch-rustbridge", "{{.Id}}"), inspect(module, "{{.Id}}"));
 }
 
 /// What carries the label of a run: containers, networks, volumes.

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# compose.sh up|down: examples/docker/compose.yaml with the images that base.sh and build.sh made, until all of it is healthy.
-# Grafana comes along where its image is here or can be pulled.
-# RABBITMQ_PORT, SIP_PORT, PROMETHEUS_PORT, GRAFANA_PORT: ports on this machine's loopback address. COMPOSE_PROJECT_NAME: another one beside it.
+# compose.sh up|down: examples/docker/compose.yaml with the image that build.sh made and the brokers that base.sh pulls or
+# makes, until all of it is healthy. Grafana comes along where its image is here or can be pulled.
+# RABBITMQ_PORT, SIP_PORT, PROMETHEUS_PORT, GRAFANA_PORT: ports on this machine's loopback address. COMPOSE_PROJECT_NAME:
+# another one beside it.
 set -euo pipefail
 # shellcheck source=tests/docker/engine.sh
 . "$(dirname "$0")/engine.sh"
@@ -20,11 +21,14 @@ else
 fi
 COMPOSE+=(-f "$EXAMPLE/compose.yaml")
 
-# The password, made once, for both sides. Readable in the containers, whose users differ; the folder keeps others out.
+# The passwords, made once: RabbitMQ's for both sides, and that of Grafana's user admin. Readable in the containers, whose
+# users differ; the folder keeps others out.
 secrets() {
-    local folder=$EXAMPLE/secrets
+    local folder=$EXAMPLE/secrets name
     install -d -m 700 "$folder"
-    [ -s "$folder/amqp-password" ] || od -An -tx1 -N24 /dev/urandom | tr -d ' \n' >"$folder/amqp-password"
+    for name in amqp-password grafana-password; do
+        [ -s "$folder/$name" ] || od -An -tx1 -N24 /dev/urandom | tr -d ' \n' >"$folder/$name"
+    done
     printf 'default_user = rustbridge\ndefault_pass = %s\n' "$(cat "$folder/amqp-password")" >"$folder/rabbitmq.conf"
     chmod 644 "$folder"/*
 }
@@ -54,12 +58,14 @@ up)
     read_images
     # shellcheck disable=SC1091
     . "$STATE/modules" 2>/dev/null || die "the module has not been built into an image: make docker-build"
-    export RABBITMQ_IMAGE KAFKA_IMAGE PROMETHEUS_IMAGE MODULE_IMAGE=${MODULE_IMAGE:-${MODULE_IMAGES%% *}}
     if [ -z "$(container freeswitch)" ]; then
         ! in_use /proc/net/tcp /proc/net/tcp6 "$RABBITMQ_PORT" || die "port $RABBITMQ_PORT is in use on this machine: choose another for RabbitMQ with RABBITMQ_PORT=…"
         ! in_use /proc/net/udp /proc/net/udp6 "$SIP_PORT" || die "port $SIP_PORT is in use on this machine: choose another for SIP with SIP_PORT=…"
         ! in_use /proc/net/tcp /proc/net/tcp6 "$PROMETHEUS_PORT" || die "port $PROMETHEUS_PORT is in use on this machine: choose another for Prometheus with PROMETHEUS_PORT=…"
     fi
+    "$HERE/base.sh" --brokers || exit 1
+    read_brokers
+    export RABBITMQ_IMAGE KAFKA_IMAGE PROMETHEUS_IMAGE MODULE_IMAGE=${MODULE_IMAGE:-${MODULE_IMAGES%% *}}
     secrets
     agent
     services=(freeswitch rabbitmq kafka prometheus)
@@ -71,7 +77,7 @@ up)
     fi
     "${COMPOSE[@]}" up -d "${services[@]}" >"$STATE/compose.log" 2>&1 || die "Docker Compose cannot start it: $(grep -iE 'error|cannot|denied' "$STATE/compose.log" | tail -n 1) (all of it: $STATE/compose.log)"
     end=$((SECONDS + 180))
-    for service in freeswitch rabbitmq kafka prometheus; do
+    for service in "${services[@]}"; do
         until [ "$("$DOCKER" inspect -f '{{.State.Health.Status}}' "$(container "$service")")" = healthy ]; do
             [ "$("$DOCKER" inspect -f '{{.State.Status}}' "$(container "$service")")" != exited ] || die "$service has ended: docker logs $(container "$service")"
             [ "$SECONDS" -lt "$end" ] || die "$service is not healthy: docker logs $(container "$service")"
@@ -81,6 +87,7 @@ up)
     done
     say "events are in exchange rustbridge.events of amqp://rustbridge@127.0.0.1:$RABBITMQ_PORT (password: examples/docker/secrets/amqp-password) and in topic fs.events"
     say "what the brokers tell is on http://127.0.0.1:$PROMETHEUS_PORT"
+    [ -z "$(container grafana)" ] || say "and on a dashboard on http://127.0.0.1:$GRAFANA_PORT (user admin, password: examples/docker/secrets/grafana-password)"
     say "to look: docker exec $(container freeswitch) rustbridge-start fs_cli -x 'rustbridge status'"
     ;;
 down)

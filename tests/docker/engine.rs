@@ -21,6 +21,10 @@ pub struct Run {
     pub rabbitmq: String,
     pub kafka: String,
     pub client: String,
+    pub prometheus: String,
+    /// Debian, and the image that the module was compiled in.
+    pub base: String,
+    pub builder: String,
 }
 
 impl Run {
@@ -45,7 +49,15 @@ impl Run {
             rabbitmq: one("RABBITMQ"),
             kafka: one("KAFKA"),
             client: one("CLIENT"),
+            prometheus: one("PROMETHEUS"),
+            base: one("BASE"),
+            builder: one("BUILDER"),
         })
+    }
+
+    /// Debian's name of `base`.
+    pub fn release(&self) -> String {
+        self.base.rsplit(':').next().unwrap().trim_end_matches("-slim").to_owned()
     }
 
     pub fn label(&self) -> String {

@@ -105,7 +105,7 @@ build_builder() {
     "${BUILD[@]}" --progress plain "${OPTIONS[@]}" -f "$TREE/examples/docker/Dockerfile.module" --target builder \
         --build-arg "BUILDER_IMAGE=$BUILDER_IMAGE" -t rustbridge/builder:local "$TREE" >"$log" 2>&1 && return 0
     # What our own file says, which is not where the command that would say it is printed.
-    said=$(grep -vE 'echo|die ' "$log" | grep -ohE 'the builder cannot get .*' | head -n 1)
+    said=$(grep -vE 'echo|die ' "$log" | grep -ohE 'the builder cannot get .*' | head -n 1) || true
     [ -n "$said" ] || said=$(grep -E 'error|ERROR' "$log" | tail -n 1)
     die "$said (all of it: $log)"
 }
@@ -113,12 +113,19 @@ build_builder() {
 have_image() { "$DOCKER" image inspect "$1" >/dev/null 2>&1; }
 image_label() { "$DOCKER" image inspect -f "{{index .Config.Labels \"$2\"}}" "$1" 2>/dev/null; }
 
-# What base.sh found or made, one NAME=value a line.
-images_file() { echo "$STATE/images"; }
-read_images() {
-    local file
-    file=$(images_file)
-    [ -r "$file" ] || die "no images have been prepared: make docker-base"
-    # shellcheck disable=SC1090
-    . "$file"
+# need_image IMAGE REMEDY: one that was asked for by name, so nothing else will do.
+need_image() {
+    have_image "$1" || { [ "${DOCKER_PULL:-yes}" != no ] && timeout 300 "$DOCKER" pull -q "$1" >/dev/null 2>&1; } ||
+        die "no image $1, here or in its registry: $2"
 }
+
+# What base.sh found or made, one NAME=value a line: to build with, and to run beside FreeSWITCH.
+images_file() { echo "$STATE/images"; }
+brokers_file() { echo "$STATE/brokers"; }
+read_from() {
+    [ -r "$1" ] || die "no images have been prepared: make docker-base"
+    # shellcheck disable=SC1090
+    . "$1"
+}
+read_images() { read_from "$(images_file)"; }
+read_brokers() { read_from "$(brokers_file)"; }

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: MIT
-//! `examples/docker/compose.yaml` as `make up` starts it: all of it healthy, events at both brokers, and Prometheus with what
-//! the dashboard asks it for.
+//! `examples/docker/compose.yaml` as `make up` starts it, and by hand: all of it healthy, events at both brokers, and Prometheus
+//! with what the dashboard asks it for. Something else stands where Grafana does, which the tests cannot have.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::TcpStream;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::commands;
-use crate::engine::{ask, docker};
+use crate::engine::{ask, command, docker, inspect};
 use crate::ground::{Ground, ground_apart};
-use crate::support::{free_port, in_path, root, skips, wait_for, wait_until};
+use crate::refusals::Crafted;
+use crate::support::{Folder, free_port, in_path, root, skips, wait_for, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -21,22 +24,53 @@ fn example(name: &str) -> String {
     std::fs::read_to_string(root().join("examples/docker").join(name)).expect("it can be read")
 }
 
+/// One at a time: they are the same project.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Tells of its health only where it finds what `compose.yaml` gives it.
+const GRAFANA: &str = r#"
+import http.server, os, signal
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+with open(os.environ["GF_SECURITY_ADMIN_PASSWORD__FILE"]) as file: assert len(file.read()) == 48
+for name in "provisioning/datasources/rustbridge.yaml", "provisioning/dashboards/rustbridge.yaml", "dashboards/rustbridge.json":
+    open("/etc/grafana/" + name).close()
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/api/health" else 404)
+        self.end_headers()
+http.server.HTTPServer(("", 3000), Handler).serve_forever()
+"#;
+const WGET: &str = "#!/usr/bin/python3
+import sys, urllib.request
+assert sys.argv[1] == '-qO-'
+urllib.request.urlopen(sys.argv[2])
+";
+
 /// The example as a Compose project of its own, on ports that nobody else has.
 struct Project<'g> {
     ground: &'g Ground,
     ports: [(&'static str, String); 4],
+    grafana: Crafted,
 }
 
 impl<'g> Project<'g> {
     fn new(ground: &'g Ground) -> Self {
         let names = ["RABBITMQ_PORT", "SIP_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT"];
-        Self { ground, ports: names.map(|name| (name, free_port().to_string())) }
+        let files = [("/grafana.py", GRAFANA.as_bytes()), ("/usr/local/bin/wget", WGET.as_bytes())];
+        let words = ["python3", "/grafana.py"];
+        let grafana = Crafted::running(ground, &ground.run.client, "grafana", &files, &words);
+        Self { ground, ports: names.map(|name| (name, free_port().to_string())), grafana }
+    }
+
+    fn environment(&self, command: &mut Command) {
+        command.env("COMPOSE_PROJECT_NAME", &self.ground.run.id).env("DOCKER_PULL", "no");
+        command.env("GRAFANA_IMAGE", &self.grafana.0).env_remove("MODULE_IMAGE");
+        command.envs(self.ports.iter().map(|(name, port)| (name, port)));
     }
 
     fn make(&self, word: &str) -> String {
         let mut make = commands::make(&[word]);
-        make.env("COMPOSE_PROJECT_NAME", &self.ground.run.id).env("DOCKER_PULL", "no");
-        make.envs(self.ports.iter().map(|(name, port)| (name, port)));
+        self.environment(&mut make);
         let done = make.output().expect("make can be started");
         let said = commands::success(&format!("make {word}"), &done);
         println!("{}", said.trim());
@@ -54,6 +88,40 @@ impl<'g> Project<'g> {
         docker(&list).trim().to_owned()
     }
 
+    /// Whatever FreeSWITCH tells of itself when it starts is at both brokers.
+    fn delivers(&self) {
+        let switch = self.container("freeswitch");
+        wait_until(LIMIT, "both brokers to have taken events", || {
+            let status = ["rustbridge-start", "fs_cli", "-x", "rustbridge status json"];
+            let Ok(status) = ask(&[&["exec", &switch][..], &status].concat()) else { return false };
+            let Ok(status) = serde_json::from_str::<Value>(&status) else { return false };
+            let sinks = status["sinks"].as_array().expect("the status has sinks");
+            sinks.len() == 2 && sinks.iter().all(|sink| sink["delivered"].as_u64() > Some(0))
+        });
+    }
+
+    /// No service is root, can become it or may do what it may, and each comes again when it ends.
+    fn is_modest(&self) {
+        for service in ["freeswitch", "rabbitmq", "kafka", "prometheus", "grafana"] {
+            let container = self.container(service);
+            let status = docker(&["exec", &container, "cat", "/proc/1/status"]);
+            let field = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("");
+                line.split_whitespace().next().unwrap_or("").to_owned()
+            };
+            assert_ne!(field("Uid:"), "0", "{service}: {status}");
+            assert_eq!(field("CapBnd:"), "0000000000000000", "{service}: {status}");
+            assert_eq!(field("NoNewPrivs:"), "1", "{service}: {status}");
+            let template = "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}";
+            let limits = inspect(&container, template);
+            let limits: Vec<&str> = limits.split(' ').collect();
+            assert!(
+                limits[0] == "unless-stopped" && !limits.contains(&"0"),
+                "{service}: {limits:?}"
+            );
+        }
+    }
+
     /// What Prometheus answers to a request of its API, where that succeeds.
     fn prometheus(&self, request: &str) -> Result<Value, String> {
         let port = self.ports[2].1.parse().expect("a port is a number");
@@ -64,6 +132,20 @@ impl<'g> Project<'g> {
             Ok(value["data"].clone())
         } else {
             Err(value.to_string())
+        }
+    }
+}
+
+/// Whatever became of the test: the next is the same project, and a broker in its volumes knows the password of this one.
+impl Drop for Project<'_> {
+    fn drop(&mut self) {
+        for (list, remove) in
+            [(["ps", "-a"], ["rm", "-f", "-v"]), (["volume", "ls"], ["volume", "rm", "-f"])]
+        {
+            let found = ask(&[&list[..], &["-q", "--filter", &self.filter()]].concat());
+            for one in found.unwrap_or_default().lines() {
+                drop(ask(&[&remove[..], &[one]].concat()));
+            }
         }
     }
 }
@@ -102,28 +184,72 @@ fn queries() -> Vec<String> {
     targets.map(|target| target["expr"].as_str().expect("a query").to_owned()).collect()
 }
 
+/// How Docker Compose is called here.
+fn compose(test: &str) -> Option<String> {
+    if ask(&["compose", "version"]).is_ok() {
+        return Some(format!("{} compose", command(&[]).get_program().display()));
+    }
+    let found = in_path("docker-compose").map(|_| "docker-compose".to_owned());
+    if found.is_none() {
+        let name = format!("docker::{test}");
+        skips::note(&name, "no Docker Compose", "apt-get install docker-compose");
+    }
+    found
+}
+
+/// The commands of README's section By hand, in a copy of the folder. The first is the same as in its first section.
+#[test]
+fn the_example_comes_up_by_hand() {
+    let test = "the_example_comes_up_by_hand";
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(ground) = ground_apart(test) else { return };
+    let Some(compose) = compose(test) else { return };
+    let readme = example("README.md");
+    let section = readme.split("\n## By hand\n").nth(1).expect("README has a section By hand");
+    let block = section.split("```").nth(1).expect("it has a block of commands");
+    let commands = block.strip_prefix("sh\nmake docker-build\n").expect("it begins with the image");
+    let (commands, last) = (commands.replace("docker compose", &compose), "up -d\n");
+    let folder = Folder::new("by-hand");
+    let copy = "mkdir -p examples && cp -R \"$TREE/examples/docker\" examples/ && rm -rf examples/docker/secrets\n";
+    let project = Project::new(&ground);
+    let run = |script: String| {
+        let mut shell = Command::new("sh");
+        shell.args(["-euc", &script]).current_dir(folder.path()).env("TREE", root());
+        project.environment(&mut shell);
+        let run = &ground.run;
+        shell.env("RABBITMQ_IMAGE", &run.rabbitmq).env("KAFKA_IMAGE", &run.kafka);
+        shell.env("PROMETHEUS_IMAGE", &run.prometheus);
+        commands::success(&script, &shell.output().expect("a shell can be started"))
+    };
+    let without = commands.lines().last().expect("it has commands").replace("up -d", "down -v");
+    assert!(commands.ends_with(last), "{commands}");
+    run(format!("{copy}{commands}"));
+    project.delivers();
+    wait_until(LIMIT, "Grafana to be healthy", || {
+        inspect(&project.container("grafana"), "{{.State.Health.Status}}") == "healthy"
+    });
+    project.is_modest();
+    let java = docker(&["exec", &project.container("kafka"), "cat", "/proc/1/cmdline"]);
+    assert!(java.contains("-Xms256m\0-Xmx512m"), "{java}");
+    let image = inspect(&project.container("freeswitch"), "{{.Config.Image}}");
+    assert_eq!(image, "freeswitch-rustbridge");
+    run(without);
+    assert_eq!(docker(&["ps", "-aq", "--filter", &project.filter()]), "");
+}
+
 #[test]
 fn the_example_comes_up_healthy_with_metrics_and_goes_away() {
     let test = "the_example_comes_up_healthy_with_metrics_and_goes_away";
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(ground) = ground_apart(test) else { return };
-    if ask(&["compose", "version"]).is_err() && in_path("docker-compose").is_none() {
-        skips::note(
-            &format!("docker::{test}"),
-            "no Docker Compose",
-            "apt-get install docker-compose",
-        );
+    if compose(test).is_none() {
         return;
     }
     let project = Project::new(&ground);
     let said = project.make("up");
-    let switch = project.container("freeswitch");
-    wait_until(LIMIT, "both brokers to have taken events", || {
-        let status = ["rustbridge-start", "fs_cli", "-x", "rustbridge status json"];
-        let status = docker(&[&["exec", &switch][..], &status].concat());
-        let status: Value = serde_json::from_str(&status).expect("the status is JSON");
-        let sinks = status["sinks"].as_array().expect("the status has sinks");
-        sinks.len() == 2 && sinks.iter().all(|sink| sink["delivered"].as_u64() > Some(0))
-    });
+    assert!(said.contains("grafana is healthy"), "{said}");
+    assert!(said.contains(&format!("on http://127.0.0.1:{} (user admin", project.ports[3].1)));
+    project.delivers();
     let rabbitmq = project.container("rabbitmq");
     let exchanges = docker(&["exec", &rabbitmq, "rabbitmqctl", "-q", "list_exchanges", "name"]);
     assert!(exchanges.contains("rustbridge.events"), "{exchanges}");

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 //! What does not fit, is missing or is in the way, said in one line with the remedy: while building, not at the first load.
 
+use std::fs::{Permissions, set_permissions};
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use crate::commands::make;
 use crate::engine::{ask, command, docker, logs};
 use crate::ground::{Ground, ground_apart};
 use crate::support::{Folder, free_port, root, wait_until};
@@ -35,21 +38,49 @@ fn refused(done: &Output, words: &[&str]) {
 }
 
 /// An image made of another by changing files; it goes with this.
-struct Crafted(String);
+pub struct Crafted(pub String);
 
 impl Crafted {
     fn of(ground: &Ground, image: &str, what: &str, files: &[(&str, &[u8])]) -> Self {
-        let (name, tag) =
-            (ground.run.name(what), format!("rustbridge/crafted:{what}-{}", std::process::id()));
-        docker(&["create", "--name", &name, "--label", &ground.run.label(), image, "true"]);
+        Self::running(ground, image, what, files, &["true"])
+    }
+
+    /// The same where it matters what a container of it runs.
+    pub fn running(
+        ground: &Ground,
+        image: &str,
+        what: &str,
+        files: &[(&str, &[u8])],
+        words: &[&str],
+    ) -> Self {
+        let name = Self::create(ground, image, what, words);
         let folder = Folder::new("crafted");
         for (path, bytes) in files {
             let file = folder.write("file", bytes);
+            set_permissions(&file, Permissions::from_mode(0o755)).expect("it is ours");
             docker(&["cp", file.to_str().unwrap(), &format!("{name}:{path}")]);
         }
+        Self::commit(ground, &name, what)
+    }
+
+    fn without(ground: &Ground, image: &str, what: &str, path: &str) -> Self {
+        let name = Self::create(ground, image, what, &["rm", path]);
+        docker(&["start", "-a", &name]);
+        Self::commit(ground, &name, what)
+    }
+
+    fn create(ground: &Ground, image: &str, what: &str, words: &[&str]) -> String {
+        let name = ground.run.name(what);
+        let label = ground.run.label();
+        docker(&[&["create", "--name", &name, "--label", &label, image][..], words].concat());
+        name
+    }
+
+    fn commit(ground: &Ground, name: &str, what: &str) -> Self {
+        let tag = format!("rustbridge/crafted:{what}-{}", std::process::id());
         let label = format!("LABEL {}", ground.run.label());
-        docker(&["commit", "-c", &label, &name, &tag]);
-        docker(&["rm", "-f", "-v", &name]);
+        docker(&["commit", "-c", &label, name, &tag]);
+        docker(&["rm", "-f", "-v", name]);
         Self(tag)
     }
 
@@ -99,24 +130,70 @@ fn an_image_with_an_older_c_library_is_refused() {
         }
     }
     let crafted = Crafted::of(&ground, &image, "libc", &[(path, &bytes)]);
-    refused(&crafted.build(), &["has the C library 2.2", "needs 2.3", "BUILDER_IMAGE"]);
+    let remedy = "make docker-build BUILDER_IMAGE=";
+    refused(&crafted.build(), &["has the C library 2.2", "needs 2.3", remedy]);
 }
 
 #[test]
-fn an_interface_allowlist_is_pointed_out() {
-    let Some(ground) = ground_apart("an_interface_allowlist_is_pointed_out") else { return };
+fn a_builder_that_is_not_there_is_refused() {
+    let Some(ground) = ground_apart("a_builder_that_is_not_there_is_refused") else { return };
+    let (image, release) = (&ground.run.freeswitch[0], ground.run.release());
+    let environment = [
+        ("BUILDER_IMAGE", "rustbridge/nowhere:0"),
+        ("FREESWITCH_IMAGE", image),
+        ("DEBIAN_RELEASE", &release),
+        ("DOCKER_PULL", "no"),
+    ];
+    let words = ["no image rustbridge/nowhere:0", "in BUILDER_IMAGE"];
+    refused(&script("build.sh", &[], &environment), &words);
+}
+
+#[test]
+fn an_image_without_fs_cli_is_refused() {
+    let Some(ground) = ground_apart("an_image_without_fs_cli_is_refused") else { return };
+    let (image, program) =
+        (ground.run.freeswitch[0].clone(), ground.path_of(&ground.run.module[0], "FS_CLI"));
+    let crafted = Crafted::without(&ground, &image, "fs-cli", &program);
+    refused(&crafted.build(), &[&format!("but no {program}"), "install it there first"]);
+}
+
+/// Of an image that brings a configuration of its own.
+#[test]
+fn what_the_build_leaves_to_others_is_pointed_out() {
+    let Some(ground) = ground_apart("what_the_build_leaves_to_others_is_pointed_out") else {
+        return;
+    };
     let (image, conf) =
         (ground.run.freeswitch[0].clone(), ground.path_of(&ground.run.module[0], "CONF"));
     let file = format!("{conf}/autoload_configs/switch.conf.xml");
     let list = b"<configuration name=\"switch.conf\"><interface-allowlist><allow name=\"mod_dptools.echo.app\"/></interface-allowlist></configuration>";
-    let crafted = Crafted::of(&ground, &image, "allow", &[(&file, list)]);
+    let own = format!("{conf}/autoload_configs/rustbridge.conf.xml");
+    let text = b"<configuration name=\"rustbridge.conf\"/>";
+    let crafted = Crafted::of(&ground, &image, "allow", &[(&file, list), (&own, text)]);
     let done = crafted.build();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
-    let line = said.lines().find(|line| line.contains("interface-allowlist"));
-    let line = line.unwrap_or_else(|| panic!("no word of the allowlist: {said}"));
-    assert!(line.contains("mod_rustbridge.rustbridge.api"), "{line}");
-    println!("{line}");
+    for (place, remedy) in [
+        ("interface-allowlist", &["<allow name=\"mod_rustbridge\"/>"][..]),
+        (&own, &["not linked to /etc/rustbridge", "storage-dir is /var/lib/rustbridge"]),
+    ] {
+        let line = said.lines().find(|line| line.contains(place));
+        let line = line.unwrap_or_else(|| panic!("no word of {place}: {said}"));
+        assert!(remedy.iter().all(|words| line.contains(words)), "{line}");
+        println!("{line}");
+    }
+}
+
+#[test]
+fn a_refusal_is_told_apart_from_a_note() {
+    let Some(ground) = ground_apart("a_refusal_is_told_apart_from_a_note") else { return };
+    let (image, conf) =
+        (ground.run.freeswitch[0].clone(), ground.path_of(&ground.run.module[0], "CONF"));
+    let (own, list) =
+        (format!("{conf}/autoload_configs/rustbridge.conf.xml"), format!("{conf}/{LIST}"));
+    let files = [(&*own, &b"<configuration/>"[..]), (&*list, b"<configuration/>")];
+    let crafted = Crafted::of(&ground, &image, "note", &files);
+    refused(&crafted.build(), &["modules.conf.xml without <modules>", "mend it first"]);
 }
 
 #[test]
@@ -133,12 +210,29 @@ fn a_spool_folder_that_cannot_be_written_is_said_at_the_start() {
 #[test]
 fn a_missing_token_is_refused() {
     let Some(ground) = ground_apart("a_missing_token_is_refused") else { return };
-    let base = std::env::var("RUSTBRIDGE_DOCKER_BASE").expect("test.sh says the base");
-    drop(ground);
-    refused(
-        &script("build.sh", &["--vendor"], &[("BASE_IMAGE", &base)]),
-        &["no token", "--secret id=signalwire-token"],
-    );
+    let folder = Folder::new("token");
+    let (token, empty) = (folder.write("token", "none"), folder.write("empty", ""));
+    let vendor = |file: &str, mirror: &str| {
+        let environment = [
+            ("SIGNALWIRE_TOKEN_FILE", file),
+            ("DEBIAN_MIRROR", mirror),
+            ("BASE_IMAGE", &ground.run.base),
+        ];
+        script("build.sh", &["--vendor"], &environment)
+    };
+    refused(&vendor("", ""), &["no token", "name the file that has it in SIGNALWIRE_TOKEN_FILE"]);
+    let nowhere = folder.join("nowhere");
+    let words = ["cannot be read from", "nowhere: name a file that can in SIGNALWIRE_TOKEN_FILE"];
+    refused(&vendor(nowhere.to_str().unwrap(), ""), &words);
+    let words = ["missing or empty", "--secret id=signalwire-token", "SIGNALWIRE_TOKEN_FILE"];
+    refused(&vendor(empty.to_str().unwrap(), ""), &words);
+    let words = ["cannot get Debian's packages", "--build-arg DEBIAN_MIRROR=", "docker-vendor"];
+    refused(&vendor(token.to_str().unwrap(), "http://127.0.0.1:9/debian"), &words);
+    // As README has it.
+    let done = make(&["docker-vendor", "SIGNALWIRE_TOKEN_FILE=token.txt"]).output();
+    let done = done.expect("make can be started");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(!done.status.success() && said.contains("cannot be read from token.txt"), "{said}");
 }
 
 #[test]

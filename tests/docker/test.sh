@@ -20,7 +20,7 @@ if [ "${1:-}" = --or-skip ]; then
         # Images may take minutes to make, so what is done is shown; what goes wrong is said on standard error alone.
         said=$(mktemp)
         trap 'rm -f "$said"' EXIT
-        if ! "$HERE/build.sh" 2>"$said"; then
+        if ! "$HERE/build.sh" --for-tests 2>"$said"; then
             cat "$said" >&2
             # What cannot be had here is missing; whatever else is wrong is a failure.
             missing=$(grep -oE '^(base\.sh: .*|build\.sh: the builder cannot get .*)' "$said" | head -n 1 | sed 's/^[a-z]*\.sh: //')
@@ -67,7 +67,7 @@ cd "$TREE"
 setsid cargo test --locked $DOCKER_TEST_FEATURES --test docker --no-run >"$STATE/tests.log" 2>&1 &
 COMPILING=$!
 if [ -z "${READY:-}" ]; then
-    "$HERE/build.sh" &
+    "$HERE/build.sh" --for-tests &
     PREPARING=$!
     wait "$PREPARING" || give_up 1
     PREPARING=
@@ -76,6 +76,7 @@ build_options
 # Others may be writing what is read here.
 take_turn
 read_images
+read_brokers
 # shellcheck disable=SC1091
 . "$STATE/modules" 2>/dev/null || die "the module has not been built into an image: make docker-build"
 
@@ -152,6 +153,7 @@ export RUSTBRIDGE_DOCKER_RUN=$RUN
 export RUSTBRIDGE_DOCKER_FREESWITCH=$FREESWITCH_IMAGES RUSTBRIDGE_DOCKER_MODULE=$MODULE_IMAGES RUSTBRIDGE_DOCKER_TEST=${TEST_IMAGES[*]}
 export RUSTBRIDGE_DOCKER_NEXT="$NEXT_MODULE $NEXT_TEST"
 export RUSTBRIDGE_DOCKER_RABBITMQ=$RABBITMQ_IMAGE RUSTBRIDGE_DOCKER_KAFKA=$KAFKA_IMAGE RUSTBRIDGE_DOCKER_CLIENT=$CLIENT_IMAGE RUSTBRIDGE_DOCKER_BASE=$BASE_IMAGE
+export RUSTBRIDGE_DOCKER_BUILDER=$BUILDER_IMAGE RUSTBRIDGE_DOCKER_PROMETHEUS=$PROMETHEUS_IMAGE
 # In the background and waited for, since a shell that waits in the foreground acts on a signal only afterwards; and in a
 # process group of its own, so that the tests end with it and start nothing while what they started is removed.
 # A thread for each test: who runs when is decided by tests/docker/gate.rs, in front of which "has been running for over
