@@ -80,24 +80,28 @@ fn table(results: &Value) -> String {
         }
         out.push('\n');
     }
-    out.push_str("| what | case | result | worst round |\n| --- | --- | ---: | ---: |\n");
+    out.push_str("| what | case | result | between | worst round |\n");
+    out.push_str("| --- | --- | ---: | ---: | ---: |\n");
     for row in rows(results).filter(|row| percentile(row).is_none()) {
         let (what, case) = (row["what"].as_str().unwrap_or(""), row["case"].as_str().unwrap_or(""));
-        let (result, worst) = match row.get("ratio") {
+        let [result, between, worst] = match row.get("ratio") {
             None => {
                 let unit = row["unit"].as_str().unwrap_or("");
-                (format!("{} {unit}", short(number(&row["measured"]))), String::new())
-            }
-            Some(ratio) if ratio["comparable"] == true => {
-                (format!("**{}**", short(number(&ratio["median"]))), short(number(&ratio["worst"])))
+                let figure = format!("{} {unit}", short(number(&row["measured"])));
+                [figure.trim().to_owned(), String::new(), String::new()]
             }
             Some(ratio) => {
-                let spread = number(&ratio["baseline_spread"]) * 100.0;
-                let median = short(number(&ratio["median_measured"]));
-                (format!("not comparable ({median}; baseline ±{spread:.0} %)"), String::new())
+                let (low, high) = (short(number(&ratio["low"])), short(number(&ratio["high"])));
+                let between = format!("{low} – {high}");
+                if ratio["comparable"] == true {
+                    let median = format!("**{}**", short(number(&ratio["median"])));
+                    [median, between, short(number(&ratio["worst"]))]
+                } else {
+                    ["not comparable".to_owned(), between, String::new()]
+                }
             }
         };
-        writeln!(out, "| {what} | {case} | {} | {worst} |", result.trim()).expect("text");
+        writeln!(out, "| {what} | {case} | {result} | {between} | {worst} |").expect("text");
     }
     out
 }

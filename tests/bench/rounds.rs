@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-/// The baseline's middle half may be this wide, as a share of its median.
-const NOISE_MAX: f64 = 0.10;
+/// How far apart the ends of a ratio's interval may be, as a factor, for the ratio to be told as one number.
+const WIDTH_MAX: f64 = 1.3;
 
 /// One number per round.
 #[derive(Clone, Debug, Default)]
@@ -62,22 +62,45 @@ impl Series {
 #[derive(Clone, Debug)]
 pub struct Ratio {
     pub median: f64,
+    /// Between these two lies the median of all rounds there could be, with a certainty of at least 95 % from six settled
+    /// rounds on; with fewer it is the range of what was seen.
+    pub low: f64,
+    pub high: f64,
     pub worst: f64,
-    /// How much the baseline differed between rounds.
-    pub noise: f64,
+}
+
+/// How many of the smallest, and how many of the largest, of so many values the interval leaves out: the most that leave the
+/// median outside with a chance of one in forty on either side, whatever the distribution (the sign test, turned round).
+fn left_out(rounds: usize) -> usize {
+    let (mut ways, mut total) = (1.0, 0.0);
+    for below in 0..rounds {
+        total += ways * 0.5_f64.powi(rounds as i32);
+        if total > 0.025 {
+            return below.saturating_sub(1);
+        }
+        ways *= (rounds - below) as f64 / (below + 1) as f64;
+    }
+    0
 }
 
 impl Ratio {
     /// `of` divided by `by`, round by round. The worst is the largest.
     pub fn new(of: &Series, by: &Series) -> Self {
         let pairs = of.settled().iter().zip(by.settled());
-        let ratios = Series([f64::NAN].into_iter().chain(pairs.map(|(a, b)| a / b)).collect());
-        let worst = ratios.settled().iter().copied().fold(f64::NAN, f64::max);
-        Self { median: ratios.median(), worst, noise: by.spread() }
+        let mut ratios: Vec<f64> = pairs.map(|(a, b)| a / b).collect();
+        ratios.sort_by(f64::total_cmp);
+        let out = left_out(ratios.len());
+        let at = |place: usize| ratios.get(place).copied().unwrap_or(f64::NAN);
+        Self {
+            median: Series::quantile(&ratios, 0.5),
+            low: at(out),
+            high: at(ratios.len().wrapping_sub(out + 1)),
+            worst: at(ratios.len().wrapping_sub(1)),
+        }
     }
 
     pub fn is_comparable(&self) -> bool {
-        self.noise <= NOISE_MAX && self.median.is_finite()
+        self.low > 0.0 && self.high / self.low <= WIDTH_MAX
     }
 
     pub fn json(&self) -> Value {
@@ -85,19 +108,19 @@ impl Ratio {
             "median": if self.is_comparable() { json!(self.median) } else { Value::Null },
             "worst": if self.is_comparable() { json!(self.worst) } else { Value::Null },
             "comparable": self.is_comparable(),
-            "median_measured": self.median,
-            "baseline_spread": self.noise,
+            "low": self.low,
+            "high": self.high,
         })
     }
 }
 
 impl std::fmt::Display for Ratio {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { median, low, high, worst } = self;
         if self.is_comparable() {
-            write!(f, "{:.3} (worst {:.3})", self.median, self.worst)
+            write!(f, "{median:.3} ({low:.3} to {high:.3}, worst {worst:.3})")
         } else {
-            let percent = self.noise * 100.0;
-            write!(f, "not comparable (baseline differs by {percent:.0} % between rounds)")
+            write!(f, "not comparable (somewhere from {low:.3} to {high:.3})")
         }
     }
 }
