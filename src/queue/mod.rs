@@ -25,6 +25,7 @@
 mod account;
 mod pool;
 mod ring;
+mod shelf;
 mod sync;
 
 pub use account::{Account, AccountView, DropReason, Offered};

@@ -1,29 +1,32 @@
 // SPDX-License-Identifier: MIT
 //! Records that wait to be filled, so that a dispatch thread does not allocate.
 
-use super::sync::{Arc, ArrayQueue, AtomicU64, AtomicUsize, Ordering};
+use super::shelf::Shelf;
+use super::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Ordering};
 use crate::event::Record;
 
-/// Empty records with room for a typical event. Shared by all dispatch and publisher threads.
+/// Empty records with room for a typical event. Shared by all dispatch and publisher threads, none of which ever waits for
+/// another here.
 #[derive(Debug)]
 pub struct Pool {
-    /// The few that were given back last and are taken first: with these in turn, the same memory
-    /// is used over and over, so a dispatch thread finds its pages and lines where it left them.
-    near: ArrayQueue<Arc<Record>>,
-    /// The others.
-    free: ArrayQueue<Arc<Record>>,
+    /// The first few are small and go round while nothing is in the way: the same memory is used over and over, so a dispatch
+    /// thread finds its pages and lines where it left them. There are several of each, for who meets another at one.
+    shelves: [CachePadded<Shelf>; SHELVES],
     reserve: usize,
+    /// What all ready records together may hold.
+    bytes: usize,
     /// What a record holds without growing: as much as any that came back, up to a limit.
     record_bytes: AtomicUsize,
-    /// How many of `free`, from the front, have not been looked at since that grew.
-    unchecked: AtomicUsize,
+    /// What every ready record holds.
+    all_hold: AtomicUsize,
     misses: AtomicU64,
 }
 
+const SHELVES: usize = NEAR_SHELVES + FAR_SHELVES;
+const NEAR_SHELVES: usize = 2;
+const FAR_SHELVES: usize = 4;
 /// Records that go round while nothing is in the way: what some milliseconds of events need.
 const NEAR: usize = 64;
-/// How often `take` passes over a record that another publisher has not quite let go of.
-const TRIES: usize = 3;
 /// A record that grew beyond this is freed rather than kept: one huge event must not stay.
 const KEEP_BYTES: usize = 64 * 1024;
 /// What must be left when a record is made: more than its `Arc` takes.
@@ -34,16 +37,20 @@ const LEARN_BYTES: usize = 32 * 1024;
 const ENLARGE: usize = 128;
 
 impl Pool {
-    /// A pool that keeps up to `capacity` records, has `reserve` ready from the start and is
-    /// topped up to that by [`top_up`](Self::top_up). Each holds `record_bytes` without growing.
+    /// A pool that keeps about `capacity` records, has `reserve` ready from the start and is topped up to that by
+    /// [`top_up`](Self::top_up). Each holds `record_bytes` without growing; when events turn out to need more, fewer are kept.
     pub fn new(capacity: usize, reserve: usize, record_bytes: usize) -> Self {
         let capacity = capacity.max(1);
+        let room = |number: usize| match number {
+            0..NEAR_SHELVES => NEAR.min(capacity).div_ceil(NEAR_SHELVES),
+            _ => capacity.div_ceil(FAR_SHELVES),
+        };
         let pool = Self {
-            near: ArrayQueue::new(NEAR.min(capacity)),
-            free: ArrayQueue::new(capacity),
+            shelves: std::array::from_fn(|number| CachePadded::new(Shelf::new(room(number)))),
             reserve: reserve.min(capacity),
+            bytes: capacity.saturating_mul(record_bytes.max(1)),
             record_bytes: AtomicUsize::new(record_bytes),
-            unchecked: AtomicUsize::new(0),
+            all_hold: AtomicUsize::new(record_bytes),
             misses: AtomicU64::new(0),
         };
         pool.top_up();
@@ -55,13 +62,9 @@ impl Pool {
     /// Called by dispatch threads: allocates only when the pool has run dry, and counts that.
     #[inline]
     pub fn take(&self) -> Option<Arc<Record>> {
-        for _ in 0..TRIES {
-            let Some(mut record) = self.near.pop().or_else(|| self.free.pop()) else { break };
-            if Arc::get_mut(&mut record).is_some() {
-                return Some(record);
-            }
-            // Whoever still holds it is about to let go: it goes to the back of the queue.
-            drop(self.free.push(record));
+        let ready = self.shelves.iter().find_map(|shelf| shelf.take());
+        if ready.is_some() {
+            return ready;
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         self.another()
@@ -88,12 +91,14 @@ impl Pool {
         if capacity < usual {
             return;
         }
-        if capacity > usual && capacity <= LEARN_BYTES {
-            self.record_bytes.fetch_max(capacity, Ordering::Relaxed);
-            // Those in use meanwhile end here. One more, so that there is something to do.
-            self.unchecked.store(self.free.len() + 1, Ordering::Relaxed);
+        if capacity > usual {
+            // It had to grow.
+            self.misses.fetch_add(1, Ordering::Relaxed);
+            if capacity <= LEARN_BYTES {
+                self.record_bytes.fetch_max(capacity, Ordering::Relaxed);
+            }
         }
-        if capacity <= KEEP_BYTES {
+        if capacity <= KEEP_BYTES && self.ready().saturating_mul(usual) < self.bytes {
             self.give(record);
         }
     }
@@ -105,9 +110,14 @@ impl Pool {
         Some(record)
     }
 
-    fn give(&self, record: Arc<Record>) {
-        // A full pool means enough are ready; the surplus is freed here, by a publisher.
-        drop(self.near.push(record).or_else(|record| self.free.push(record)));
+    /// Whether there was room. The surplus is freed here, by a publisher.
+    fn give(&self, record: Arc<Record>) -> bool {
+        let mut rest = Some(record);
+        for shelf in &self.shelves {
+            let Some(record) = rest.take() else { break };
+            rest = shelf.give(record).err();
+        }
+        rest.is_none()
     }
 
     /// Allocates what is missing to the reserve, and makes ready records larger when events have
@@ -115,44 +125,33 @@ impl Pool {
     /// per round.
     pub fn top_up(&self) {
         let record_bytes = self.record_bytes.load(Ordering::Relaxed);
-        let unchecked = self.unchecked.load(Ordering::Relaxed);
-        if unchecked > 0 {
-            let share = unchecked.min(ENLARGE);
-            self.enlarge(record_bytes, share);
-            // Another publisher may have done some of them too: then some are looked at twice.
-            self.unchecked.store(unchecked - share, Ordering::Relaxed);
+        if self.all_hold.load(Ordering::Relaxed) < record_bytes {
+            let mut count = ENLARGE;
+            let mut is_done = true;
+            for shelf in &self.shelves {
+                is_done &= shelf.enlarge(record_bytes, &mut count, || Self::fresh(record_bytes));
+            }
+            if is_done {
+                self.all_hold.fetch_max(record_bytes, Ordering::Relaxed);
+            }
         }
         for _ in self.ready()..self.reserve {
             // Without memory the reserve stays smaller.
             let Some(record) = Self::fresh(record_bytes) else { break };
-            if self.free.push(Arc::new(record)).is_err() {
+            if !self.give(Arc::new(record)) {
                 break;
             }
         }
     }
 
-    /// Makes those in `near` larger, and the next `count` of `free`. All go to the end of the queue.
-    fn enlarge(&self, record_bytes: usize, count: usize) {
-        let near = std::iter::from_fn(|| self.near.pop()).take(NEAR);
-        for mut record in near.chain(std::iter::from_fn(|| self.free.pop()).take(count)) {
-            if let Some(inner) = Arc::get_mut(&mut record)
-                && inner.capacity() < record_bytes
-                && let Some(larger) = Self::fresh(record_bytes)
-            {
-                *inner = larger;
-            }
-            drop(self.free.push(record));
-        }
-    }
-
-    /// How many times a dispatch thread had to allocate.
+    /// How many times a record had to be allocated or to grow because none that is large enough was ready.
     pub fn misses(&self) -> u64 {
         self.misses.load(Ordering::Relaxed)
     }
 
     /// How many records are ready.
     pub fn ready(&self) -> usize {
-        self.near.len() + self.free.len()
+        self.shelves.iter().map(|shelf| shelf.ready()).sum()
     }
 }
 
@@ -195,7 +194,7 @@ mod tests {
         }
         let all: Vec<_> = (0..300).map(|_| pool.take().unwrap()).collect();
         assert!(all.iter().all(|record| record.capacity() >= size));
-        assert_eq!(pool.misses(), 0);
+        assert_eq!(pool.misses(), 1, "the one that grew");
     }
 
     #[test]
@@ -219,5 +218,24 @@ mod tests {
         Arc::get_mut(&mut record).unwrap().header(b"name", &vec![b'x'; KEEP_BYTES + 1]);
         pool.release(record);
         assert_eq!(pool.ready(), 0);
+    }
+
+    #[test]
+    fn all_ready_records_together_hold_no_more_than_they_did_at_first() {
+        let pool = Pool::new(100, 0, 64);
+        let held: Vec<_> = (0..100)
+            .map(|_| {
+                let mut record = pool.take().unwrap();
+                Arc::get_mut(&mut record).unwrap().header(b"name", &[b'x'; 1000]);
+                record
+            })
+            .collect();
+        for record in held {
+            pool.release(record);
+        }
+        assert!(pool.ready() > 0, "some are kept");
+        let all: Vec<_> = (0..pool.ready()).map(|_| pool.take().unwrap()).collect();
+        let bytes: usize = all.iter().map(|record| record.capacity()).sum();
+        assert!(bytes <= 100 * 64 + 2000, "{bytes} bytes");
     }
 }

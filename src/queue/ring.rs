@@ -10,7 +10,7 @@ use crate::queue::{Account, DropReason};
 pub struct Limits {
     /// Events.
     pub events: usize,
-    /// Bytes of their records.
+    /// Bytes that their records hold.
     pub bytes: usize,
     /// What each class may take of both, in percent, dearest class first.
     pub percent: [u8; 3],
@@ -62,14 +62,24 @@ pub struct Ring {
     /// Events lost so far. Each event that gets in takes the count along, so that its place among
     /// the losses is known however late the publisher looks.
     lost: CachePadded<AtomicU64>,
-    /// How many of them the publisher has been told of. Only the publisher comes here.
-    told: AtomicU64,
+    taken: CachePadded<Taken>,
     missed_kinds: Box<[AtomicU32]>,
     missed_reasons: [AtomicU32; DropReason::ALL.len()],
     closed: AtomicBool,
     account: Arc<Account>,
 }
 
+/// What only the publisher writes: apart from what dispatch threads read.
+#[derive(Debug)]
+struct Taken {
+    /// How many of the losses it has been told of.
+    told: AtomicU64,
+    /// Bytes that records it has taken hold beyond what they are charged for from then on, and that are not given back yet.
+    surplus: AtomicU64,
+}
+
+/// The surplus is given back in pieces of at the most this share of the bound, so not for each event.
+const SURPLUS_SHARE: u64 = 16;
 const BYTES_BITS: u32 = 40;
 const BYTES_MASK: u64 = (1 << BYTES_BITS) - 1;
 /// Kinds that are told apart in gap records; both known cores have fewer than 100.
@@ -84,7 +94,7 @@ impl Ring {
             limits,
             held: CachePadded::new(AtomicU64::new(0)),
             lost: CachePadded::new(AtomicU64::new(0)),
-            told: AtomicU64::new(0),
+            taken: CachePadded::new(Taken { told: AtomicU64::new(0), surplus: AtomicU64::new(0) }),
             missed_kinds: std::iter::repeat_with(AtomicU32::default).take(KINDS).collect(),
             missed_reasons: Default::default(),
             closed: AtomicBool::new(false),
@@ -137,7 +147,8 @@ impl Ring {
     #[inline]
     pub fn offer(&self, record: Arc<Record>, class: Class) -> Result<(), Arc<Record>> {
         let kind = record.kind();
-        let charge = charge(record.size());
+        // All that it holds, used or not: a publisher that a disk keeps waiting does not pack what lies here.
+        let charge = charge(record.capacity());
         let before = self.held.fetch_add(charge, Ordering::Relaxed);
         if !self.fits(before, class) {
             self.held.fetch_sub(charge, Ordering::Relaxed);
@@ -174,10 +185,27 @@ impl Ring {
         }
     }
 
-    /// The next event. For the publisher alone; it owes a [`release`](Self::release) for it.
+    /// The next event. For the publisher alone; it owes a [`release`](Self::release) of its size.
     pub fn take(&self) -> Option<Slot> {
-        let Entry { record, lost } = self.slots.pop()?;
+        let Some(Entry { record, lost }) = self.slots.pop() else {
+            self.give_back_surplus(0);
+            return None;
+        };
+        let beyond = record.capacity().saturating_sub(record.size());
+        let beyond = u64::try_from(beyond).unwrap_or(0);
+        let surplus = self.taken.surplus.load(Ordering::Relaxed) + beyond;
+        self.taken.surplus.store(surplus, Ordering::Relaxed);
+        self.give_back_surplus(u64::try_from(self.limits.bytes).unwrap_or(0) / SURPLUS_SHARE);
         Some(Slot { record, missed: self.tell(lost) })
+    }
+
+    /// From now on taken records count as what they use, when they hold this much more together.
+    fn give_back_surplus(&self, least: u64) {
+        let surplus = self.taken.surplus.load(Ordering::Relaxed);
+        if surplus > least {
+            self.taken.surplus.store(0, Ordering::Relaxed);
+            self.held.fetch_sub(surplus, Ordering::Relaxed);
+        }
     }
 
     /// Whether anything lies in it.
@@ -191,7 +219,7 @@ impl Ring {
         // Acquire pairs with the Release in `refuse`. It comes before the look at the ring: what
         // lies there may have been put in before these losses.
         let lost = self.lost.load(Ordering::Acquire);
-        if lost == self.told.load(Ordering::Relaxed) || !self.slots.is_empty() {
+        if lost == self.taken.told.load(Ordering::Relaxed) || !self.slots.is_empty() {
             return 0;
         }
         self.tell(lost)
@@ -199,10 +227,12 @@ impl Ring {
 
     /// How many of the first `lost` losses are not told yet. They are from now on.
     fn tell(&self, lost: u64) -> u32 {
-        let told = self.told.load(Ordering::Relaxed);
+        let told = self.taken.told.load(Ordering::Relaxed);
         // Threads that offer at the same moment may get in in another order than they counted.
         let missed = u32::try_from(lost.saturating_sub(told)).unwrap_or(u32::MAX);
-        self.told.store(told + u64::from(missed), Ordering::Relaxed);
+        if missed > 0 {
+            self.taken.told.store(told + u64::from(missed), Ordering::Relaxed);
+        }
         missed
     }
 
@@ -328,8 +358,14 @@ mod tests {
     fn bytes_bound_memory_as_well_as_events() {
         let ring = ring(1000, 1000, [100; 3]);
         let accepted = (0..100).filter(|_| put(&ring, Class::Normal, 300).is_ok()).count();
-        assert_eq!(accepted, 4, "the event that crosses the bound is the last");
-        assert_eq!(ring.held(), (4, 1200));
+        let (events, bytes) = ring.held();
+        assert_eq!(events, u64::try_from(accepted).unwrap());
+        assert!(
+            (1000..1000 + bytes / events).contains(&bytes),
+            "the event that crosses it is the last"
+        );
+        while ring.take().is_some() {}
+        assert_eq!(ring.held(), (events, 300 * events), "what is taken counts as what it uses");
     }
 
     #[test]

@@ -72,9 +72,10 @@ pub struct Ratio {
 /// How many of the smallest, and how many of the largest, of so many values the interval leaves out: the most that leave the
 /// median outside with a chance of one in forty on either side, whatever the distribution (the sign test, turned round).
 fn left_out(rounds: usize) -> usize {
+    let each = 0.5_f64.powf(rounds as f64);
     let (mut ways, mut total) = (1.0, 0.0);
     for below in 0..rounds {
-        total += ways * 0.5_f64.powi(rounds as i32);
+        total += ways * each;
         if total > 0.025 {
             return below.saturating_sub(1);
         }

@@ -187,3 +187,28 @@ fn a_record_that_is_taken_is_nobody_elses() {
         assert!(pool.ready() <= 2);
     });
 }
+
+#[test]
+fn what_is_ready_becomes_large_enough_whoever_comes_between() {
+    model(|| {
+        let pool = Arc::new(Pool::new(4, 2, 16));
+        let (small, mut grown) = (pool.take().unwrap(), pool.take().unwrap());
+        Arc::get_mut(&mut grown).unwrap().header(b"name", &[b'x'; 100]);
+        let size = grown.capacity();
+        let others = [small, grown].map(|record| {
+            let pool = Arc::clone(&pool);
+            thread::spawn(move || {
+                pool.release(record);
+                pool.top_up();
+            })
+        });
+        drop(pool.take());
+        for other in others {
+            other.join().unwrap();
+        }
+        pool.top_up();
+        let ready: Vec<_> = (0..pool.ready()).map(|_| pool.take().unwrap()).collect();
+        assert!(!ready.is_empty(), "there is a reserve");
+        assert!(ready.iter().all(|record| record.capacity() >= size), "none has to grow");
+    });
+}

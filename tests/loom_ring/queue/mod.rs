@@ -9,6 +9,8 @@ mod account;
 mod pool;
 #[path = "../../../src/queue/ring.rs"]
 mod ring;
+#[path = "../../../src/queue/shelf.rs"]
+mod shelf;
 mod sync;
 
 pub(crate) use account::{Account, DropReason};

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::ops::Deref;
 
-use loom::sync::Mutex;
+pub(super) use std::sync::TryLockError;
 
-pub(super) use loom::sync::Arc;
 pub(super) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub(super) use loom::sync::{Arc, Mutex, MutexGuard};
 
 /// A bounded queue as `crossbeam_queue::ArrayQueue` promises to be one: each operation happens at
 /// one moment, and what came before a push is seen after the pop of it.
