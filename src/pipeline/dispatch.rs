@@ -10,6 +10,7 @@ use crate::config::delivery::ClassConfig;
 use crate::event::names::nearest;
 use crate::event::selection::{Coverage, Selection};
 use crate::event::{Class, EventKind, EventNames, Record, Uncopied};
+use crate::pipeline::subclass::{Remembered, hash};
 use crate::queue::{Admission, DropReason, Pool, Ring};
 
 /// A sink as the dispatch threads see it.
@@ -33,6 +34,8 @@ pub struct Dispatch {
     targets: Box<[Target]>,
     /// For each kind, a plan per target.
     plans: Box<[Plan]>,
+    /// For each target, what it wants of the subclasses seen so far.
+    remembered: Box<[Remembered]>,
     names: Arc<EventNames>,
     pool: Arc<Pool>,
     max_event_bytes: usize,
@@ -118,7 +121,8 @@ impl Dispatch {
             .iter()
             .flat_map(|name| targets.iter().map(move |target| Plan::of(target, name)))
             .collect();
-        Self { targets: targets.into(), plans, names, pool, max_event_bytes }
+        let remembered = targets.iter().map(|_| Remembered::default()).collect();
+        Self { targets: targets.into(), plans, remembered, names, pool, max_event_bytes }
     }
 
     /// The sinks.
@@ -150,19 +154,16 @@ impl Dispatch {
             open.wanted |= 1 << position;
             // A kind without a plan is newer than the tables: it is nobody's.
             let plan = plans.get(position).copied().unwrap_or(Plan::NOTHING);
-            let wants = match plan.coverage {
-                Coverage::All => true,
-                Coverage::None => false,
-                Coverage::BySubclass => target.events.wants(self.name(kind), subclass.read()),
+            let (wants, class) = match (plan.coverage, plan.class) {
+                (Coverage::None, _) => (false, Class::Normal),
+                (Coverage::All, Some(class)) => (true, class),
+                _ => self.by_subclass(position, target, kind, subclass.read()),
             };
             if !wants {
                 account.filtered();
                 open.wanted &= !(1 << position);
                 continue;
             }
-            let class = plan
-                .class
-                .unwrap_or_else(|| target.classes.class_of(self.name(kind), subclass.read()));
             if target.ring.admit(kind, class) == Admission::Open {
                 dearest = dearest.min(class);
                 if let Some(slot) = classes.get_mut(position) {
@@ -238,6 +239,24 @@ impl Dispatch {
         ring.offer(Arc::new(record), class)
             .map(|()| target)
             .map_err(|_| PublishError::Full(target.name.clone()))
+    }
+
+    /// Whether a target wants an event of this subclass, and what it is worth to it.
+    fn by_subclass(
+        &self,
+        position: usize,
+        target: &Target,
+        kind: EventKind,
+        subclass: Option<&[u8]>,
+    ) -> (bool, Class) {
+        let ask = || {
+            let name = self.name(kind);
+            (target.events.wants(name, subclass), target.classes.class_of(name, subclass))
+        };
+        match (subclass, self.remembered.get(position)) {
+            (Some(subclass), Some(remembered)) => remembered.answer(hash(subclass), ask),
+            _ => ask(),
+        }
     }
 
     fn no_such_sink(&self, name: &str) -> PublishError {

@@ -19,6 +19,7 @@ mod publisher;
 mod status;
 mod store;
 mod stream;
+mod subclass;
 mod succession;
 mod syncer;
 mod thread;

@@ -50,7 +50,9 @@ fn cases(effort: Effort) -> Vec<Case> {
         rate: 10_000,
         count: 4_000,
     };
-    let mut cases = vec![base, Case { headers: 250, ..base }];
+    // Twice and more as many of the usual ones: for their rarest.
+    let many = Case { count: if effort.short { base.count } else { 10_000 }, ..base };
+    let mut cases = vec![many, Case { headers: 250, ..many }];
     cases.push(Case { burst: 1, ..base });
     cases.push(Case { ahead: 200, ..base });
     cases.push(Case { headers: 250, ahead: 200, ..base });
@@ -64,8 +66,9 @@ fn cases(effort: Effort) -> Vec<Case> {
         cases.push(Case { kind: "plain", headers: 250, ..base });
         cases.push(Case { headers: 40, ..base });
         cases.push(Case { headers: 100, ..base });
-        cases.push(Case { threads: 4, rate: 2_500, count: 1_000, ..base });
-        cases.push(Case { threads: 4, headers: 250, rate: 2_500, count: 1_000, ..base });
+        for headers in [40, 85, 100, 250] {
+            cases.push(Case { threads: 4, headers, rate: 2_500, count: 1_000, ..base });
+        }
     }
     cases
 }
@@ -82,6 +85,7 @@ pub fn run(effort: Effort, results: &mut Results) {
         Candidate::Json,
         Candidate::Bump,
         Candidate::Dup,
+        Candidate::AsShipped,
         Candidate::Module(0),
         Candidate::Module(1),
         Candidate::Module(3),
@@ -98,66 +102,83 @@ pub fn run(effort: Effort, results: &mut Results) {
         candidates.retain(|candidate| only.iter().any(|word| candidate.name().contains(word)));
     }
     let cases = cases(effort);
-    let mut tables: Vec<Table> = cases.iter().map(|_| Table::default()).collect();
     let mut misses = Series::default();
-    for _ in 0..effort.rounds {
-        for candidate in &candidates {
-            stand.with(*candidate, |stand| {
-                for (case, table) in cases.iter().zip(&mut tables) {
-                    // mod_amqp takes so much longer that fewer events say as much.
-                    let mut case = *case;
-                    if *candidate == Candidate::ModAmqp {
-                        case.count /= 4;
-                        case.rate /= 4;
-                    }
-                    table.0.entry(*candidate).or_default().push(stand.run(&case));
-                }
-                if matches!(candidate, Candidate::Module(_)) {
-                    let (dropped, from_heap) = stand.losses();
-                    assert_eq!(dropped, 0, "a callback that drops is not the one to measure");
-                    misses.push(from_heap as f64);
-                }
-            });
+    for (number, case) in cases.iter().enumerate() {
+        let mut candidates = candidates.clone();
+        if number >= ALTERNATIVES {
+            candidates.retain(|one| !matches!(one, Candidate::Json | Candidate::Bump));
         }
+        let mut table = Table::default();
+        for round in 0..effort.rounds {
+            // Those that are compared are measured moments apart, and none of them always first.
+            let at = round % candidates.len();
+            for candidate in candidates[at..].iter().chain(&candidates[..at]) {
+                let (numbers, from_heap) = measured(&mut stand, *candidate, *case);
+                table.0.entry(*candidate).or_default().push(numbers);
+                if let Some(count) = from_heap {
+                    misses.push(count);
+                }
+            }
+        }
+        report(&case.name(), &table, &candidates, results);
     }
     // Of a pool that a starved publisher does not refill in time: allocations, which cost more.
     results.figure("records not from the pool", "all cases, a module's load", "", &misses);
-    for (case, table) in cases.iter().zip(&tables) {
-        report(&case.name(), table, &candidates, results);
+}
+
+/// So many cases have the other ways to write a handler too.
+const ALTERNATIVES: usize = 2;
+
+/// One candidate's numbers, and of the module how many of its records were not from the pool.
+fn measured(stand: &mut Stand, candidate: Candidate, mut case: Case) -> (Numbers, Option<f64>) {
+    // mod_amqp takes so much longer that fewer events say as much.
+    if candidate == Candidate::ModAmqp {
+        case.count /= 4;
+        case.rate /= 4;
     }
+    let (mut numbers, losses) = stand.with(candidate, |stand| {
+        let is_ours = matches!(candidate, Candidate::Module(_) | Candidate::AsShipped);
+        (stand.run(&case), is_ours.then(|| stand.losses()))
+    });
+    let events = f64::from((case.count + case.count.min(1_000)) * case.threads);
+    let cpu = numbers["cpu"] / events * 1e9;
+    numbers.insert("inside_cpu".into(), cpu);
+    let from_heap = losses.map(|(dropped, from_heap)| {
+        assert_eq!(dropped, 0, "a callback that drops is not the one to measure");
+        from_heap as f64
+    });
+    (numbers, from_heap)
 }
 
 fn report(case: &str, table: &Table, candidates: &[Candidate], results: &mut Results) {
-    let one = Candidate::Module(1);
     for candidate in candidates {
-        for (name, what) in [("p50", "p50"), ("p99", "p99"), ("p999", "p99.9")] {
+        let parts =
+            [("p50", "p50"), ("p99", "p99"), ("p999", "p99.9"), ("max", "max"), ("cpu", "CPU")];
+        for (name, what) in parts {
             let series = table.series(*candidate, &format!("inside_{name}"));
             results.figure(&format!("{}, {what}", candidate.name()), case, "ns", &series);
         }
     }
-    let against = [
-        ("copy floor", Candidate::Floor),
-        ("mod_amqp", Candidate::ModAmqp),
-        ("dup + queue", Candidate::Dup),
-        ("earlier", Candidate::Earlier),
-    ];
-    for (name, other) in against.into_iter().filter(|(_, other)| candidates.contains(other)) {
-        for part in ["inside_p50", "inside_trim", "whole_p50"] {
-            let what = format!("callback / {name}, {part}");
-            results.ratio(&what, case, &table.added(one, part), &table.added(other, part));
+    let mut ratios = |ours: Candidate, name: &str, other: Candidate, parts: &[&str]| {
+        if [ours, other].iter().all(|one| candidates.contains(one)) {
+            for part in parts {
+                let (ours, other) = (table.added(ours, part), table.added(other, part));
+                results.ratio(&format!("{name}, {part}"), case, &ours, &other);
+            }
         }
-    }
+    };
+    let (ours, bare) = (Candidate::AsShipped, Candidate::Module(1));
+    let floor = Candidate::Floor;
+    ratios(ours, "callback / copy floor", floor, &["inside_p50", "inside_trim"]);
+    ratios(bare, "without the table of calls / copy floor", floor, &["inside_p50"]);
+    ratios(ours, "callback / mod_amqp", Candidate::ModAmqp, &["inside_p50", "inside_trim"]);
+    ratios(ours, "callback / dup + queue", Candidate::Dup, &["inside_p50", "inside_trim"]);
+    ratios(ours, "callback / earlier", Candidate::Earlier, &["inside_p50", "inside_trim"]);
     // What else a handler could do, against the same floor.
-    for (name, other) in [("JSON at once", Candidate::Json), ("shared slabs", Candidate::Bump)] {
-        let (other, floor) =
-            (table.added(other, "inside_p50"), table.added(Candidate::Floor, "inside_p50"));
-        results.ratio(&format!("{name} / copy floor, inside_p50"), case, &other, &floor);
-    }
-    for percentile in ["p99", "p999"] {
-        let part = format!("inside_{percentile}");
-        let (three, one) = (table.series(Candidate::Module(3), &part), table.series(one, &part));
-        results.ratio(&format!("3 sinks / 1 sink, {part}"), case, &three, &one);
-    }
+    ratios(Candidate::Json, "JSON at once / copy floor", floor, &["inside_p50"]);
+    ratios(Candidate::Bump, "shared slabs / copy floor", floor, &["inside_p50"]);
+    let tails = ["inside_p50", "inside_p99", "inside_p999"];
+    ratios(Candidate::Module(3), "3 sinks / 1 sink", bare, &tails);
 }
 
 /// Allocations and system calls of a handler. Counts do not depend on how busy the machine is.

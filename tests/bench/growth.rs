@@ -26,6 +26,7 @@ pub fn run(effort: Effort, results: &mut Results) {
     let depths = if effort.short { &depths[..4] } else { &depths };
     let mut depth = Curve::new("callback", "waiting events", "ns", depths);
     let mut threads = Curve::new("callback", "dispatch threads", "ns", &[1, 2, 4, 8]);
+    let mut patterns = Curve::new("callback", "patterns of a sink", "ns", &[1, 10, 50, 200]);
     let mut calls = Curve::new("callback", "live calls", "ns", &[1, 50, 500, 5_000]);
     for _ in 0..effort.rounds.min(6) {
         stand.with(Candidate::Module(1), |stand| {
@@ -41,15 +42,20 @@ pub fn run(effort: Effort, results: &mut Results) {
                 series.push(stand.run(&BASE)["inside_p50"]);
             });
         }
+        for (count, series) in &mut patterns.points {
+            stand.with(Candidate::Patterns(*count as u32), |stand| {
+                series.push(stand.run(&Case { kind: "custom", ..BASE })["inside_p50"]);
+            });
+        }
         stand.with(Candidate::Module(1), |stand| {
             for (size, series) in &mut threads.points {
-                // As many events a second in all.
-                let (many, rate) = (*size as u32, BASE.rate / *size as u32);
-                let case = Case { threads: many, rate, count: BASE.count / many, ..BASE };
+                // As many events a second in all, and in bursts, so that threads do meet.
+                let (many, rate) = (*size as u32, 8_000 / *size as u32);
+                let case = Case { threads: many, rate, burst: 50, count: 4_000 / many, ..BASE };
                 series.push(stand.run(&case)["inside_p50"]);
             }
         });
-        stand.with(Candidate::Module(1), |stand| {
+        stand.with(Candidate::AsShipped, |stand| {
             let mut live = 0;
             for (size, series) in &mut calls.points {
                 stand.switch().api(&format!("bench live n={}", *size as u32 - live));
@@ -74,7 +80,7 @@ pub fn run(effort: Effort, results: &mut Results) {
         });
         stand.switch().api("bench mark off");
     }
-    for curve in [&headers, &sinks, &depth, &threads, &calls] {
+    for curve in [&headers, &sinks, &patterns, &depth, &threads, &calls] {
         curve.report(results);
     }
 }

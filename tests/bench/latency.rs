@@ -74,6 +74,7 @@ pub fn run(effort: Effort, results: &mut Results) {
     let pace = Duration::from_secs(1) / RATE;
     let rounds = effort.rounds.min(6);
     if let Some(broker) = skips::unless("bench latency, rabbitmq", RabbitMq::start()) {
+        results.fact("rabbitmq", broker.version());
         let mut client = PlainAmqp::connect(broker.port());
         client.bound_queue("classic", "bench", &[]);
         let mut found = Found::default();
@@ -88,6 +89,7 @@ pub fn run(effort: Effort, results: &mut Results) {
         found.report("RabbitMQ", 1.0, results);
     }
     if let Some(broker) = skips::unless("bench latency, kafka", Kafka::start()) {
+        results.fact("kafka", Kafka::version());
         broker.create_topic("ours", 1, &[]);
         let bootstrap = broker.bootstrap();
         let mut found = Found::default();

@@ -85,6 +85,7 @@ fn rate(way: &Way, client: &mut PlainAmqp, port: u16, like: &Taken, count: u64) 
 
 pub fn run(effort: Effort, results: &mut Results) {
     let Some(broker) = skips::unless("bench limits", RabbitMq::start()) else { return };
+    results.fact("rabbitmq", broker.version());
     let Some(mut stand) = skips::unless("bench limits", Stand::start(None)) else { return };
     results.fact("switch", stand.version());
     let (count, port) = (count(effort), broker.port());

@@ -29,8 +29,12 @@ pub enum Candidate {
     Dup,
     /// `mod_amqp`.
     ModAmqp,
-    /// This module with so many sinks.
+    /// This module with so many sinks, and nothing else.
     Module(u8),
+    /// With one sink, and the table of live calls that it keeps unless told otherwise.
+    AsShipped,
+    /// With one sink that names so many patterns of subclasses.
+    Patterns(u32),
     /// Another build of it, `BENCH_EARLIER`, with one sink: what a change has done.
     Earlier,
 }
@@ -44,7 +48,9 @@ impl Candidate {
             Self::Bump => "copy into shared slabs".into(),
             Self::Dup => "switch_event_dup + queue".into(),
             Self::ModAmqp => "mod_amqp".into(),
-            Self::Module(sinks) => format!("mod_rustbridge, {sinks} sinks"),
+            Self::Module(sinks) => format!("mod_rustbridge, {sinks} sinks, no table of calls"),
+            Self::AsShipped => "mod_rustbridge".into(),
+            Self::Patterns(count) => format!("mod_rustbridge, {count} patterns"),
             Self::Earlier => "earlier build".into(),
         }
     }
@@ -105,7 +111,7 @@ fn sink(number: u8, events: &str, folder: &std::path::Path) -> String {
 }
 
 /// A configuration of the module with `sinks` file sinks.
-fn configuration(sinks: u8, folder: &std::path::Path) -> String {
+fn configuration(sinks: u8, calls: bool, folder: &std::path::Path) -> String {
     // None at all is refused: then there is one that wants nothing that comes.
     let events = if sinks == 0 { "CALL_DETAIL" } else { "ALL" };
     let mut all = String::new();
@@ -113,7 +119,21 @@ fn configuration(sinks: u8, folder: &std::path::Path) -> String {
         write!(all, "{}", sink(number, events, folder)).expect("a string takes text");
     }
     format!(
-        "<configuration name=\"rustbridge.conf\"><settings/><sinks>{all}</sinks></configuration>"
+        "<configuration name=\"rustbridge.conf\"><settings><param name=\"live-calls\" value=\"{calls}\"/></settings>\
+         <sinks>{all}</sinks></configuration>"
+    )
+}
+
+/// With one sink that wants events by so many patterns, the last of which is the one that matches.
+fn patterns(count: u32, folder: &std::path::Path) -> String {
+    let mut events = "CUSTOM".to_owned();
+    for number in 1..count {
+        write!(events, " other{number}::*").expect("a string takes text");
+    }
+    let sink = sink(0, &(events + " bench::*"), folder);
+    format!(
+        "<configuration name=\"rustbridge.conf\"><settings><param name=\"live-calls\" value=\"false\"/></settings>\
+         <sinks>{sink}</sinks></configuration>"
     )
 }
 
@@ -154,7 +174,7 @@ impl Stand {
         let installation = Installation::find()?;
         let amqp = mod_amqp(broker.unwrap_or(1));
         let more = [("autoload_configs/amqp.conf.xml", amqp.as_str())];
-        let nothing = configuration(0, std::path::Path::new("/"));
+        let nothing = configuration(0, true, std::path::Path::new("/"));
         let mut stand = Self { switch: FreeSwitch::with(installation, &nothing, &more) };
         let place = stand.switch.folder().join("mod/mod_bench.so");
         symlink(built("mod_bench.so"), place).expect("a link can be made");
@@ -190,10 +210,16 @@ impl Stand {
             Candidate::Bump => drop(self.expect("bench handler bump")),
             Candidate::Dup => drop(self.expect("bench handler dup")),
             Candidate::ModAmqp => drop(self.expect("load mod_amqp")),
-            Candidate::Module(_) | Candidate::Earlier => {
-                let sinks = if let Candidate::Module(sinks) = candidate { sinks } else { 1 };
+            Candidate::Module(_)
+            | Candidate::AsShipped
+            | Candidate::Patterns(_)
+            | Candidate::Earlier => {
                 let folder = self.switch.folder().join("run");
-                self.switch.configure(&configuration(sinks, &folder));
+                self.switch.configure(&match candidate {
+                    Candidate::Module(sinks) => configuration(sinks, false, &folder),
+                    Candidate::Patterns(count) => patterns(count, &folder),
+                    _ => configuration(1, true, &folder),
+                });
                 self.expect("reloadxml");
                 self.expect(&format!("load {}", library(candidate).display()));
             }
@@ -206,7 +232,10 @@ impl Stand {
                 drop(self.expect("bench handler off"));
             }
             Candidate::ModAmqp => drop(self.expect("unload mod_amqp")),
-            Candidate::Module(_) | Candidate::Earlier => {
+            Candidate::Module(_)
+            | Candidate::AsShipped
+            | Candidate::Patterns(_)
+            | Candidate::Earlier => {
                 drop(self.expect("unload mod_rustbridge"));
             }
         }

@@ -11,14 +11,14 @@
  *                                   a handler to compare with: copies every byte once; makes the JSON at once; copies into slabs
  *                                   that many events share; does what mod_event_socket does
  *   bench event <file>              headers of the events, name=value with \r, \n and \\ escaped
- *   bench run [n=10000] [headers=85] [threads=1] [ahead=1] [burst=1] [rate=0] [kind=real|plain] [warm=1000] [stamp=0]
+ *   bench run [n=10000] [headers=85] [threads=1] [ahead=1] [burst=1] [rate=0] [kind=real|plain|custom] [warm=1000] [stamp=0]
  *                                   deliver n events from each thread, `rate` a second each in bursts, built `ahead` at a time;
  *                                   answers one line of name=value; with stamp=1 each carries the time of its delivery
  *   bench calls [n=1000] …          the same on a thread of its own whose system calls are counted
  *   bench live n=5000               deliver the CHANNEL_CREATE of n calls that nobody has seen yet
  *
  * `real` events have the names and values of a recorded CHANNEL_HANGUP_COMPLETE, `plain` ones names that no table of known
- * names has. Both have exactly `headers` entries.
+ * names has, `custom` ones are those as CUSTOM bench::event. All have exactly `headers` entries.
  */
 #define _GNU_SOURCE
 #include <switch.h>
@@ -323,7 +323,7 @@ static int read_template(const char *path)
 	return template_size;
 }
 
-struct shape { int headers, plain; };
+struct shape { int headers, plain, custom; };
 
 static int count(switch_event_t *event)
 {
@@ -336,7 +336,9 @@ static switch_event_t *make(const struct shape *shape, uint64_t number)
 {
 	switch_event_t *event = NULL;
 	char name[64], value[128];
-	if (switch_event_create(&event, SWITCH_EVENT_CHANNEL_HANGUP_COMPLETE) != SWITCH_STATUS_SUCCESS) abort();
+	switch_status_t made = shape->custom ? switch_event_create_subclass(&event, SWITCH_EVENT_CUSTOM, "bench::event")
+		: switch_event_create(&event, SWITCH_EVENT_CHANNEL_HANGUP_COMPLETE);
+	if (made != SWITCH_STATUS_SUCCESS) abort();
 	snprintf(value, sizeof(value), "%llu", (unsigned long long)number);
 	switch_event_add_header_string(event, SWITCH_STACK_BOTTOM, "Bench-Number", value);
 	int have = count(event);
@@ -458,7 +460,7 @@ static uint64_t next_number = 1, trap_counts[1024];
 static void run(const char *words, switch_stream_handle_t *stream, int trap)
 {
 	long threads = trap ? 1 : number(words, "threads", 1), rate = number(words, "rate", 0);
-	struct lane base = { .shape = { (int)number(words, "headers", 85), strstr(words, "kind=plain") != NULL },
+	struct lane base = { .shape = { (int)number(words, "headers", 85), !strstr(words, "kind=real"), strstr(words, "kind=custom") != NULL },
 		.n = (uint64_t)number(words, "n", trap ? 1000 : 10000), .warm = (uint64_t)number(words, "warm", 1000),
 		.ahead = (uint64_t)number(words, "ahead", 1), .burst = (uint64_t)number(words, "burst", 1), .rate_ns = rate ? 1000000000u / (uint64_t)rate : 0, .trap = trap,
 		.stamp = (int)number(words, "stamp", 0) };

@@ -118,6 +118,12 @@ fn outage(stand: &mut Stand, proxy: &Proxy, case: &Case, backlog: u64, found: &m
     stand.deliver(200, 0);
     let took = until_delivered(stand, since, before, waiting + 200);
     found.drained.push(took * backlog as f64 / (waiting + 200) as f64);
+    // Alive before and after: what changes in the course of a round is on both sides.
+    while stand.sink("waiting") > 0 {
+        assert!(since.elapsed() < LIMIT, "{}", stand.switch().api("rustbridge status json"));
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    let again = stand.run(case);
     // And once more with a broker that takes connections and bytes, and answers nothing.
     proxy.set(Mode::Blackhole);
     let silent = stand.run(case);
@@ -128,7 +134,7 @@ fn outage(stand: &mut Stand, proxy: &Proxy, case: &Case, backlog: u64, found: &m
         std::thread::park_timeout(Duration::from_millis(20));
     }
     for (at, (part, _)) in PARTS.iter().enumerate() {
-        found.alive[at].push(alive[*part]);
+        found.alive[at].push(f64::midpoint(alive[*part], again[*part]));
         found.dead[at].push(dead[*part]);
         found.silent[at].push(silent[*part]);
     }
@@ -216,6 +222,7 @@ pub fn run(effort: Effort, results: &mut Results) {
     let Some(mut stand) = skips::unless("bench outage", Stand::start(None)) else { return };
     results.fact("switch", stand.version());
     if let Some(broker) = skips::unless("bench outage, rabbitmq", RabbitMq::start()) {
+        results.fact("rabbitmq", broker.version());
         let mut client = PlainAmqp::connect(broker.port());
         client.bound_queue("outage", "outage", &[]);
         let proxy = Proxy::to(broker.port());
@@ -227,6 +234,7 @@ pub fn run(effort: Effort, results: &mut Results) {
         measure(&mut stand, ("RabbitMQ", &sink), effort, results, || client.purge("outage"));
     }
     if let Some(broker) = skips::unless("bench outage, kafka", Kafka::start()) {
+        results.fact("kafka", Kafka::version());
         broker.create_topic("outage", 1, &[]);
         let proxy = broker.proxy();
         let place = format!(

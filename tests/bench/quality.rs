@@ -189,6 +189,7 @@ pub fn run(effort: Effort, results: &mut Results) {
         return;
     }
     let Some(broker) = skips::unless("bench quality", RabbitMq::start()) else { return };
+    results.fact("rabbitmq", broker.version());
     let Some(mut stand) = skips::unless("bench quality", Stand::start(None)) else { return };
     results.fact("switch", stand.version());
     let mut client = PlainAmqp::connect(broker.port());

@@ -16,7 +16,7 @@ use crate::throughput::{Sides, amqp_sink, connected, count, drain, publisher_cal
 
 const WINDOW: u64 = 1024;
 /// For how long an idle switch is watched.
-const IDLE: Duration = Duration::from_millis(500);
+const IDLE: Duration = Duration::from_secs(2);
 
 /// Seconds and processor time from the first event until the queue has all of them.
 fn live(stand: &mut Stand, client: &mut PlainAmqp, queue: &str, count: u64) -> (f64, f64) {
@@ -122,6 +122,7 @@ impl Found {
 
 pub fn run(effort: Effort, results: &mut Results) {
     let Some(broker) = skips::unless("bench rabbitmq", RabbitMq::start()) else { return };
+    results.fact("rabbitmq", broker.version());
     let port = broker.port();
     let Some(mut stand) = skips::unless("bench rabbitmq", Stand::start(Some(port))) else { return };
     results.fact("switch", stand.version());

@@ -32,7 +32,7 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or(f64::NAN)
 }
 
-const PERCENTILES: [&str; 3] = ["p50", "p99", "p99.9"];
+const PERCENTILES: [&str; 5] = ["p50", "p99", "p99.9", "max", "CPU"];
 
 /// Whether a row is one percentile of several: of what, and which.
 fn percentile(row: &Value) -> Option<(&str, usize)> {
@@ -42,8 +42,8 @@ fn percentile(row: &Value) -> Option<(&str, usize)> {
 }
 
 /// A line each for what has all of them.
-fn percentiles(results: &Value) -> Vec<((&str, &str), [String; 3])> {
-    let mut lines: Vec<((&str, &str), [String; 3])> = Vec::new();
+fn percentiles(results: &Value) -> Vec<((&str, &str), [String; 5])> {
+    let mut lines: Vec<((&str, &str), [String; 5])> = Vec::new();
     for row in rows(results) {
         let Some((what, place)) = percentile(row) else { continue };
         let key = (what, row["case"].as_str().unwrap_or(""));
@@ -62,21 +62,31 @@ fn percentiles(results: &Value) -> Vec<((&str, &str), [String; 3])> {
 fn table(results: &Value) -> String {
     let facts = &results["facts"];
     let fact = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
+    let versions: String = ["switch", "rabbitmq", "kafka", "kernel", "commit"]
+        .iter()
+        .filter_map(|name| facts[*name].as_str())
+        .fold(String::new(), |all, version| all + "; " + version);
     let mut out = format!(
-        "{} processors ({}), load average {} before and {} after{}\n\n",
+        "{} processors ({}), load average {} before and {} after{versions}\n\n",
         facts["processors"],
         fact("processor"),
         short(number(&facts["load_average_before"])),
         short(number(&facts["load_average_after"])),
-        facts["switch"].as_str().map(|switch| format!("; {switch}")).unwrap_or_default(),
     );
     let percentiles = percentiles(results);
     if !percentiles.is_empty() {
-        let names = PERCENTILES.join(" | ");
-        writeln!(out, "| what | case | {names} |\n| --- | --- | ---: | ---: | ---: |")
-            .expect("text");
+        // Only the columns that something stands in.
+        let used = |place: usize| percentiles.iter().any(|(_, values)| !values[place].is_empty());
+        let used: Vec<usize> = (0..PERCENTILES.len()).filter(|place| used(*place)).collect();
+        let columns = |of: &dyn Fn(usize) -> String| {
+            used.iter().map(|place| of(*place)).collect::<Vec<_>>().join(" | ")
+        };
+        let names = columns(&|place| PERCENTILES[place].to_owned());
+        let rule = columns(&|_| "---:".to_owned());
+        writeln!(out, "| what | case | {names} |\n| --- | --- | {rule} |").expect("text");
         for ((what, case), values) in &percentiles {
-            writeln!(out, "| {what} | {case} | {} |", values.join(" | ")).expect("text");
+            let values = columns(&|place| values[place].clone());
+            writeln!(out, "| {what} | {case} | {values} |").expect("text");
         }
         out.push('\n');
     }
@@ -241,7 +251,12 @@ fn plots() -> Vec<(&'static str, String)> {
     if let Some(rabbitmq) = results("rabbitmq") {
         let rates: Vec<(String, f64)> = rows(&rabbitmq)
             .filter(|row| row["unit"] == "events/s")
-            .map(|row| (row["what"].as_str().unwrap_or("").to_owned(), number(&row["measured"])))
+            .map(|row| {
+                let [what, case] =
+                    [&row["what"], &row["case"]].map(|text| text.as_str().unwrap_or(""));
+                let queue = case.split(',').next().unwrap_or_default();
+                (format!("{what}; {queue}"), number(&row["measured"]))
+            })
             .collect();
         plots.push(("rabbitmq", bars("To RabbitMQ, this machine and run", "events/s", &rates)));
     }

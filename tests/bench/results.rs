@@ -2,6 +2,7 @@
 //! What a run found: printed as a table, kept as JSON below the target folder.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::{Map, Value, json};
 
@@ -27,6 +28,14 @@ fn processor() -> String {
     line.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned()
 }
 
+/// What was built, where git knows.
+fn commit() -> Option<String> {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty"]).current_dir(support::root());
+    let said = git.output().ok().filter(|output| output.status.success())?;
+    String::from_utf8(said.stdout).ok().map(|text| text.trim().to_owned())
+}
+
 impl Results {
     pub fn new(suite: &'static str) -> Self {
         println!("== {suite}: load average {:.2} at the start", load_average());
@@ -36,6 +45,11 @@ impl Results {
         let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
         facts.insert("processors".into(), processors.into());
         facts.insert("module".into(), env!("CARGO_PKG_VERSION").into());
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        facts.insert("kernel".into(), format!("Linux {}", kernel.trim()).into());
+        if let Some(commit) = commit() {
+            facts.insert("commit".into(), format!("commit {commit}").into());
+        }
         let since = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
         facts.insert("unix_time".into(), since.into());
         Self { suite, rows: Vec::new(), facts }

@@ -140,6 +140,7 @@ pub struct Sides {
 /// Kafka: against a loop over the same client library with the same properties, which has its records ready.
 pub fn kafka(effort: Effort, results: &mut Results) {
     let Some(broker) = skips::unless("bench kafka", Kafka::start()) else { return };
+    results.fact("kafka", Kafka::version());
     let Some(mut stand) = skips::unless("bench kafka", Stand::start(None)) else { return };
     results.fact("switch", stand.version());
     let count = count(effort);

@@ -172,6 +172,11 @@ impl Kafka {
         self.port
     }
 
+    /// Its name and version.
+    pub fn version() -> String {
+        format!("Apache Kafka {VERSION}")
+    }
+
     /// `127.0.0.1:PORT`, for `bootstrap-servers`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)

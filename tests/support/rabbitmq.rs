@@ -206,6 +206,11 @@ impl RabbitMq {
         self.server().resume();
     }
 
+    /// Its name and version.
+    pub fn version(&self) -> String {
+        format!("RabbitMQ {}", self.ctl(&["version"]).trim())
+    }
+
     /// `rabbitmqctl`: its output; panics when it fails.
     pub fn ctl(&self, arguments: &[&str]) -> String {
         let mut command = self.command(self.programs.join("rabbitmqctl"));
