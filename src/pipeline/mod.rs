@@ -21,6 +21,7 @@ mod store;
 mod stream;
 mod succession;
 mod syncer;
+mod telling;
 mod thread;
 mod window;
 
