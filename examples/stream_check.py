@@ -55,16 +55,23 @@ class StreamCheck:
         self.events = self.duplicates = self.gap_records = self.told_missing = 0
 
     def take(self, message_id, node, boot, seq, body):
-        """The event as a dict when it is to be used; None for a repetition and for a gap record."""
+        """The event as a dict when it is to be used (a payload of rustbridge_publish as what it is: text, when it is no JSON);
+        None for a repetition and for a gap record."""
         if message_id in self.ids:
             self.duplicates += 1
             return None
         self.ids[message_id] = True
         if len(self.ids) > REMEMBERED:
             self.ids.popitem(last=False)
-        event = json.loads(body)
+        try:
+            event = json.loads(body)
+        except ValueError:
+            event = None
+        if event is None:
+            # What rustbridge_publish sends is whatever it was given.
+            event = body if isinstance(body, str) else body.decode(errors="replace")
         first = last = int(seq)
-        is_gap = event.get("Event-Subclass") == "rustbridge::gap"
+        is_gap = isinstance(event, dict) and event.get("Event-Subclass") == "rustbridge::gap"
         if is_gap:
             first, last = int(event["Rustbridge-First-Seq"]), int(event["Rustbridge-Last-Seq"])
             self.gap_records += 1

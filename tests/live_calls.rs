@@ -190,7 +190,7 @@ fn an_orphan_is_noted_as_told_when_the_broker_has_acknowledged_it_and_not_before
     });
     let account = Arc::clone(target.ring.account());
     let stop = Interrupt::new().unwrap();
-    let teller = Teller::new(Arc::clone(&table), Arc::new(names()));
+    let teller = Teller::new(Arc::clone(&table), Arc::new(names()), Duration::ZERO);
     std::thread::scope(|scope| {
         let telling = std::thread::Builder::new()
             .spawn_scoped(scope, || teller.run(&One(target.clone()), &stop))
@@ -226,7 +226,7 @@ fn what_a_stopping_sink_gives_up_is_told_at_the_next_start() {
         Box::new(Broker { willing, ids, unanswered: Vec::new(), interrupt })
     });
     let stop = Interrupt::new().unwrap();
-    let teller = Teller::new(Arc::clone(&table), Arc::new(names()));
+    let teller = Teller::new(Arc::clone(&table), Arc::new(names()), Duration::ZERO);
     std::thread::scope(|scope| {
         let telling = std::thread::Builder::new()
             .spawn_scoped(scope, || teller.run(&One(target.clone()), &stop))

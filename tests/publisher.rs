@@ -14,7 +14,7 @@ mod folder;
 
 use std::collections::BTreeSet;
 use std::io::{Error, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use mod_rustbridge::codec::Outgoing;
 use mod_rustbridge::config::delivery::{ReconnectConfig, SpoolMode, WhenFull};
 use mod_rustbridge::dead::{DeadLetters, Which};
 use mod_rustbridge::event::{Class, EventNames, Record};
-use mod_rustbridge::pipeline::{Pipeline, Settings, SinkStatus, StoreSettings};
+use mod_rustbridge::pipeline::{Pipeline, Settings, SinkState, SinkStatus, StoreSettings};
 use mod_rustbridge::queue::{DropReason, Limits, Pool, Ring};
 use mod_rustbridge::sink::{Interrupt, Outcome, Sink, SinkError};
 use mod_rustbridge::spool::{Disk, Fsync, Spool, SpoolConfig};
@@ -41,21 +41,30 @@ const NACKS: u8 = 4;
 const CRASHES_OPENING: u8 = 5;
 /// Takes messages and never answers, until it is away.
 const HOLDS: u8 = 6;
+/// Asks for a pause.
+const BLOCKS: u8 = 8;
+/// Acknowledges the last message alone, and is away.
+const ANSWERS_ONE: u8 = 7;
 
 /// A broker that does with messages what it is told to at the moment.
 struct Broker {
     does: Arc<AtomicU8>,
     taken: Vec<u64>,
+    last: u64,
+    blocked: Option<Instant>,
     /// Numbers of the messages in the order they came.
     order: Arc<Mutex<Vec<u64>>>,
     interrupt: Arc<Interrupt>,
     /// Numbers of events it has acknowledged, and those that gap records told.
     seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
+    /// What gap records say of the reasons.
+    reasons: Arc<Mutex<Vec<String>>>,
 }
 
 impl Sink for Broker {
     fn open(&mut self, _: Instant) -> Result<(), SinkError> {
         self.taken.clear();
+        self.blocked = None;
         if self
             .does
             .compare_exchange(CRASHES_OPENING, TAKES, Ordering::SeqCst, Ordering::SeqCst)
@@ -76,6 +85,7 @@ impl Sink for Broker {
 
     fn send(&mut self, tag: u64, message: &Outgoing<'_>) -> Result<(), SinkError> {
         let is_event = message.subclass().is_none();
+        self.last = tag;
         match self.does.load(Ordering::SeqCst) {
             REJECTS if is_event => {
                 Err(SinkError::Rejected { peer: self.peer(), reason: "not this one".into() })
@@ -89,7 +99,12 @@ impl Sink for Broker {
                     text.and_then(|text| text.parse::<u64>().ok())
                 };
                 match number("Rustbridge-First-Seq").zip(number("Rustbridge-Last-Seq")) {
-                    Some((first, last)) => seen[1].extend(first..=last),
+                    Some((first, last)) => {
+                        seen[1].extend(first..=last);
+                        let reasons = message.header("Rustbridge-Reasons").unwrap_or_default();
+                        let reasons = String::from_utf8_lossy(reasons).into_owned();
+                        self.reasons.lock().unwrap().push(reasons);
+                    }
                     None => seen[0].extend([message.stamp.seq]),
                 }
                 self.taken.push(tag);
@@ -103,6 +118,16 @@ impl Sink for Broker {
         if self.does.load(Ordering::SeqCst) == AWAY {
             let source = Error::from(ErrorKind::ConnectionReset);
             return Err(SinkError::Disconnected { peer: self.peer(), source });
+        }
+        if self.does.load(Ordering::SeqCst) == BLOCKS {
+            self.blocked.get_or_insert_with(Instant::now);
+            self.interrupt.wait(budget);
+            return Ok(());
+        }
+        if self.does.load(Ordering::SeqCst) == ANSWERS_ONE {
+            outcomes.push(Outcome::Delivered(self.last));
+            self.does.store(AWAY, Ordering::SeqCst);
+            return Ok(());
         }
         if self.taken.is_empty() {
             self.interrupt.wait(budget);
@@ -119,6 +144,10 @@ impl Sink for Broker {
         }
         outcomes.extend(self.taken.drain(..).map(Outcome::Delivered));
         Ok(())
+    }
+
+    fn blocked_since(&self) -> Option<Instant> {
+        self.blocked
     }
 
     fn close(&mut self, _: Instant) {}
@@ -138,6 +167,7 @@ struct Bench {
     does: Arc<AtomicU8>,
     order: Arc<Mutex<Vec<u64>>>,
     seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
+    reasons: Arc<Mutex<Vec<String>>>,
 }
 
 /// Percent of queue and spool, by class.
@@ -154,6 +184,18 @@ fn start_with(
     store: Option<StoreSettings>,
     dead_letters: Option<Arc<DeadLetters>>,
 ) -> Bench {
+    start_in("B", None, does, limits, store, dead_letters)
+}
+
+/// In this boot, with a file for the note of the stream.
+fn start_in(
+    boot: &str,
+    stream_file: Option<PathBuf>,
+    does: u8,
+    limits: Limits,
+    store: Option<StoreSettings>,
+    dead_letters: Option<Arc<DeadLetters>>,
+) -> Bench {
     let when_full =
         if limits.slack_percent > 0 { WhenFull::DropOldest } else { WhenFull::DropNewest };
     let ring = Arc::new(Ring::new(limits, Arc::default()));
@@ -162,7 +204,7 @@ fn start_with(
         name: "out".into(),
         kind: "file",
         node: "fs1".into(),
-        boot: "B".into(),
+        boot: boot.into(),
         names: Arc::new(EventNames::new(["CUSTOM", "DTMF"])),
         linger: Duration::from_millis(2),
         reconnect: ReconnectConfig {
@@ -177,7 +219,7 @@ fn start_with(
         store,
         dead_letters,
         dead_letter_destination: None,
-        stream_file: None,
+        stream_file,
         prepare: || {},
     };
     let does = Arc::new(AtomicU8::new(does));
@@ -187,11 +229,22 @@ fn start_with(
     let pool = Arc::new(Pool::new(64, 8, 8192));
     let order = Arc::new(Mutex::default());
     let noted = Arc::clone(&order);
+    let reasons = Arc::new(Mutex::default());
+    let why = Arc::clone(&reasons);
     let make = move |interrupt| -> Box<dyn Sink> {
-        Box::new(Broker { does: told, taken: Vec::new(), order: noted, interrupt, seen: kept })
+        Box::new(Broker {
+            does: told,
+            taken: Vec::new(),
+            last: 0,
+            blocked: None,
+            order: noted,
+            interrupt,
+            seen: kept,
+            reasons: why,
+        })
     };
     let pipeline = Pipeline::start(settings, Arc::clone(&ring), pool, None, make).unwrap();
-    Bench { pipeline, ring, does, order, seen }
+    Bench { pipeline, ring, does, order, seen, reasons }
 }
 
 impl Bench {
@@ -218,10 +271,25 @@ impl Bench {
         }
     }
 
+    /// An event that the callback has no room for.
+    fn lose(&self) {
+        self.ring.account().offered();
+        let kind = EventNames::new(["CUSTOM", "DTMF"]).kind("DTMF").unwrap();
+        self.ring.refuse(kind, DropReason::QueueFull);
+    }
+
     fn stop(self) {
-        let deadline = Instant::now() + PATIENCE;
+        self.stop_by(Instant::now() + PATIENCE);
+    }
+
+    fn stop_by(self, deadline: Instant) {
         self.pipeline.stop(deadline);
-        self.pipeline.finish(deadline).unwrap();
+        self.pipeline.finish(Instant::now() + PATIENCE).unwrap();
+    }
+
+    /// Events that arrived and those that were told as missing, without repetitions.
+    fn seen(&self) -> [Vec<u64>; 2] {
+        self.seen.lock().unwrap().clone().map(|numbers| numbers.into_iter().collect())
     }
 }
 
@@ -321,9 +389,7 @@ fn a_dead_letter_that_brings_the_sink_down_stays_a_dead_letter() {
 #[test]
 fn what_was_refused_together_is_sent_again_in_order() {
     let bench = start(NACKS, None, None);
-    for number in 1..=6 {
-        bench.offer(Class::Normal, number, 10);
-    }
+    (1..=6).for_each(|number| bench.offer(Class::Normal, number, 10));
     let status = bench.until("all to be delivered", |status| status.account.delivered == 6);
     assert_balanced(&status);
     assert_eq!(*bench.order.lock().unwrap(), [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6]);
@@ -362,5 +428,171 @@ fn what_was_sent_once_and_then_gives_way_is_told_as_missing() {
     let [arrived, told] = bench.seen.lock().unwrap().clone();
     assert_eq!(told, (1..=lost).collect::<BTreeSet<u64>>());
     assert_eq!(arrived, (lost + 1..=300).collect::<BTreeSet<u64>>());
+    bench.stop();
+}
+
+const WIDE: Limits = Limits { events: 1024, bytes: 1 << 24, percent: [100; 3], slack_percent: 0 };
+
+fn overflow(dir: &Path) -> StoreSettings {
+    let config = SpoolConfig { fsync: Fsync::Always, ..spool(dir) };
+    StoreSettings { config, mode: SpoolMode::Overflow }
+}
+
+/// Leaves 1, 2, a gap record for 3, and 4 in flight when the connection breaks.
+fn break_with_a_gap_in_flight(bench: &Bench) {
+    (1..=2).for_each(|number| bench.offer(Class::Normal, number, 10));
+    bench.lose();
+    bench.offer(Class::Normal, 4, 10);
+    bench.until("all of it to be in flight", |status| status.in_flight == 4);
+    bench.does.store(AWAY, Ordering::SeqCst);
+    bench.until("the loss of the connection", |status| status.reconnects == 1);
+}
+
+fn on_disk(status: &SinkStatus, records: u64) -> bool {
+    status.memory_bytes == 0 && status.spool.as_ref().is_some_and(|it| it.records == records)
+}
+
+fn is_done(status: &SinkStatus, delivered: u64) -> bool {
+    status.account.delivered == delivered && status.in_flight == 0 && status.waiting == 0
+}
+
+#[test]
+fn a_gap_record_in_flight_when_the_connection_breaks_is_told_in_its_place() {
+    let folder = Folder::new("gap-parked");
+    let bench = start_with(HOLDS, WIDE, Some(overflow(folder.path())), None);
+    break_with_a_gap_in_flight(&bench);
+    bench.until("the events to be on disk", |status| on_disk(status, 3));
+    bench.does.store(TAKES, Ordering::SeqCst);
+    let status = bench.until("all to be delivered", |status| is_done(status, 3));
+    assert_balanced(&status);
+    assert_eq!(*bench.order.lock().unwrap(), [1, 2, 3, 4]);
+    assert_eq!(bench.seen(), [vec![1, 2, 4], vec![3]]);
+    assert_eq!(*bench.reasons.lock().unwrap(), ["queue-full=1"]);
+    bench.stop();
+}
+
+#[test]
+fn a_gap_record_in_flight_at_an_unload_is_told_after_the_next_load_in_this_boot_and_another() {
+    for (spooled, boot) in [(true, "B"), (true, "C"), (false, "B"), (false, "C")] {
+        let folder = Folder::new(&format!("gap-unloaded-{spooled}-{boot}"));
+        let note = folder.join("streams").join("out");
+        let store = || spooled.then(|| overflow(&folder.join("spool")));
+        let bench = start_in("B", Some(note.clone()), HOLDS, WIDE, store(), None);
+        break_with_a_gap_in_flight(&bench);
+        // And one more at the end, with nothing behind it.
+        bench.lose();
+        bench.stop_by(Instant::now() + Duration::from_millis(100));
+        let bench = start_in(boot, Some(note), TAKES, WIDE, store(), None);
+        let told = if spooled { vec![3, 5] } else { vec![1, 2, 3, 4, 5] };
+        bench.until("all that is missing to be told", |status| {
+            bench.seen()[1] == told && status.in_flight == 0
+        });
+        assert_eq!(bench.seen()[0], if spooled { vec![1, 2, 4] } else { vec![] });
+        let order = bench.order.lock().unwrap().clone();
+        assert!(order.is_sorted(), "{order:?}");
+        let reasons = bench.reasons.lock().unwrap().join(" ");
+        assert_eq!(reasons.matches("queue-full=1").count(), 2, "{reasons}");
+        bench.stop();
+    }
+}
+
+#[test]
+fn what_a_crash_takes_from_in_front_of_the_spool_is_told_in_the_next_boot() {
+    let folder = Folder::new("hole");
+    let note = folder.join("streams").join("out");
+    let store = overflow(&folder.join("spool"));
+    let bench = start_in("B", Some(note.clone()), HOLDS, WIDE, Some(store), None);
+    (1..=3).for_each(|number| bench.offer(Class::Normal, number, 10));
+    bench.until("these to be in flight", |status| status.in_flight == 3);
+    bench.pipeline.pause();
+    (4..=6).for_each(|number| bench.offer(Class::Normal, number, 10));
+    bench.until("those to be on disk", |status| {
+        status.spool.as_ref().is_some_and(|it| it.records == 3 && it.undurable_records == 0)
+    });
+    // What a crash at this moment leaves.
+    let left = folder.join("left");
+    std::fs::create_dir_all(&left).unwrap();
+    for file in std::fs::read_dir(folder.join("spool")).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), left.join(file.file_name())).unwrap();
+    }
+    let noted = folder.join("note");
+    std::fs::copy(&note, &noted).unwrap();
+
+    // When they are acknowledged after all the note is taken back.
+    bench.does.store(AWAY, Ordering::SeqCst);
+    bench.until("the loss of the connection", |status| status.reconnects == 1);
+    bench.does.store(TAKES, Ordering::SeqCst);
+    bench.pipeline.resume();
+    bench.until("all to be delivered", |status| status.account.delivered == 6);
+    bench.until("the note to be taken back", |_| {
+        !std::fs::read_to_string(&note).unwrap().contains("hole")
+    });
+    assert_eq!(bench.seen(), [vec![1, 2, 3, 4, 5, 6], vec![]]);
+    bench.stop();
+
+    let again = start_in("C", Some(noted), TAKES, WIDE, Some(overflow(&left)), None);
+    let status = again.until("the rest to be delivered", |status| is_done(status, 3));
+    assert_balanced(&status);
+    assert_eq!(*again.order.lock().unwrap(), [3, 4, 5, 6]);
+    assert_eq!(again.seen(), [vec![4, 5, 6], vec![1, 2, 3]]);
+    assert_eq!(*again.reasons.lock().unwrap(), ["crash=3"]);
+    again.stop();
+}
+
+#[test]
+fn letters_are_not_taken_up_while_the_sink_is_paused() {
+    let folder = Folder::new("paused-letters");
+    let dead = Arc::new(DeadLetters::open(folder.path(), 1 << 20).0);
+    let bench = start(REJECTS, None, Some(Arc::clone(&dead)));
+    bench.offer(Class::Normal, 1, 10);
+    bench.until("the dead letter", |status| status.dead_letters == 1);
+    bench.pipeline.pause();
+    bench.until("the pause", |status| status.state == SinkState::Paused);
+    bench.does.store(TAKES, Ordering::SeqCst);
+    assert_eq!(dead.ask_retry(Which::All).unwrap(), 1);
+    // When the second is taken in, the round of the first is over, in which it could have.
+    for number in [2, 3] {
+        bench.offer(Class::Normal, number, 10);
+        bench.until("it to be taken in", |_| !bench.ring.has_events());
+    }
+    assert_eq!(dead.stats().retrying, 0);
+    bench.pipeline.resume();
+    bench.until("all to be delivered", |status| status.account.delivered == 3);
+    bench.stop();
+}
+
+#[test]
+fn what_was_acknowledged_out_of_order_and_is_read_again_is_counted_again() {
+    let folder = Folder::new("out-of-order");
+    let bench = start_with(HOLDS, WIDE, Some(overflow(folder.path())), None);
+    bench.offer(Class::Normal, 1, 10);
+    bench.until("one in flight from memory", |status| status.in_flight == 1);
+    bench.pipeline.pause();
+    (2..=3).for_each(|number| bench.offer(Class::Normal, number, 10));
+    bench.until("two on disk", |status| status.spool.as_ref().is_some_and(|it| it.records == 2));
+    bench.pipeline.resume();
+    bench.until("those in flight as well", |status| status.in_flight == 3);
+    bench.does.store(ANSWERS_ONE, Ordering::SeqCst);
+    bench.until("the loss of the connection", |status| status.reconnects == 1);
+    let status = bench.until("all three to be on disk", |status| on_disk(status, 3));
+    assert_eq!(status.account.delivered, 1);
+    assert_balanced(&status);
+    bench.does.store(TAKES, Ordering::SeqCst);
+    let status = bench.until("all to be delivered", |status| is_done(status, 4));
+    assert_balanced(&status);
+    bench.stop();
+}
+
+#[test]
+fn a_pause_that_the_broker_asks_for_counts_while_it_lasts_and_ends_with_the_connection() {
+    let folder = Folder::new("blocked");
+    let bench = start_with(BLOCKS, WIDE, Some(overflow(folder.path())), None);
+    bench.until("the pause", |status| status.state == SinkState::Blocked);
+    bench.until("its time to count", |status| !status.blocked.is_zero());
+    bench.does.store(AWAY, Ordering::SeqCst);
+    let before = bench.until("the loss of the connection", |status| status.reconnects == 1);
+    bench.offer(Class::Normal, 1, 10);
+    let status = bench.until("some time to pass", |status| on_disk(status, 1));
+    assert_eq!(status.blocked, before.blocked);
     bench.stop();
 }

@@ -31,12 +31,14 @@ pub enum Told {
 ///
 /// A sink has one for good when its pipeline has let go of the record: it was acknowledged, or it
 /// is in the spool or the dead letters, where it becomes durable within their interval. Only after
-/// that ([`Teller::DURABLE_AFTER`]) the table notes it. So a crash while telling repeats at most
+/// that, and [`Teller::DURABLE_AFTER`] more, the table notes it. One that a sink had to drop is offered
+/// to it again. So a crash while telling repeats at most
 /// what was let go of since the last note, with the same id.
 #[derive(Debug)]
 pub struct Teller {
     table: Arc<Mutex<Table>>,
     names: Arc<EventNames>,
+    durable_after: Duration,
     sinks: BTreeMap<String, Progress>,
 }
 
@@ -50,6 +52,8 @@ struct Progress {
     held: Vec<(u64, Arc<Record>)>,
     /// What it has let go of, since when, in that order.
     gone: VecDeque<(u64, Instant)>,
+    /// Nothing is offered before this: the sink has dropped something.
+    not_before: Option<Instant>,
 }
 
 /// Messages in a pipeline at a time: a crash with thousands of calls must not push the events of
@@ -60,13 +64,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOK_LATER: Duration = Duration::from_secs(1);
 
 impl Teller {
-    /// How long after a pipeline has let go of a message it is noted: as long as a spool may take to
-    /// make it durable, with the default `spool-fsync-interval-ms` and a slow disk.
+    /// How long after a spool's interval a message is noted that its pipeline has let go of: a disk may be slow.
     pub const DURABLE_AFTER: Duration = Duration::from_secs(1);
 
-    /// For the orphans in `table`.
-    pub fn new(table: Arc<Mutex<Table>>, names: Arc<EventNames>) -> Self {
-        Self { table, names, sinks: BTreeMap::new() }
+    /// For the orphans in `table`. No spool takes longer than `interval` to make something durable.
+    pub fn new(table: Arc<Mutex<Table>>, names: Arc<EventNames>, interval: Duration) -> Self {
+        let durable_after = interval + Self::DURABLE_AFTER;
+        Self { table, names, durable_after, sinks: BTreeMap::new() }
     }
 
     /// Tells them all, or as many as there is time for before `stop` is raised. For a thread of its
@@ -97,8 +101,8 @@ impl Teller {
         let mut touched = BTreeSet::new();
         let mut moved = false;
         for (name, sink) in &mut self.sinks {
-            moved |= sink.settle(name, &self.table, now, &mut touched);
-            if sink.wants {
+            moved |= sink.settle(name, &self.table, (now, self.durable_after), &mut touched);
+            if sink.wants && sink.not_before.is_none_or(|time| now >= time) {
                 moved |= sink.offer(name, &self.table, &self.names, audience);
             }
         }
@@ -165,19 +169,22 @@ impl Progress {
         &mut self,
         name: &str,
         table: &Mutex<Table>,
-        now: Instant,
+        (now, durable_after): (Instant, Duration),
         touched: &mut BTreeSet<u64>,
     ) -> bool {
-        let gone = &mut self.gone;
+        let (gone, next, not_before) = (&mut self.gone, &mut self.next, &mut self.not_before);
         self.held.retain(|(orphan, record)| {
             let is_held = Arc::strong_count(record) > 1;
-            if !is_held {
+            if !is_held && record.is_lost() {
+                *next = (*next).min(*orphan);
+                *not_before = Some(now + LOOK_LATER);
+            } else if !is_held {
                 gone.push_back((*orphan, now));
             }
             is_held
         });
         while let Some((orphan, since)) = self.gone.front().copied() {
-            if now < since + Teller::DURABLE_AFTER {
+            if now < since + durable_after {
                 break;
             }
             self.gone.pop_front();
@@ -200,11 +207,13 @@ impl Progress {
             let (number, record) = {
                 let table = shared(table);
                 let Some((number, orphan)) = table.orphan(self.next) else { break };
-                if orphan.is_told(name) {
+                if orphan.is_told(name) || self.has(number) {
                     self.next = number + 1;
                     continue;
                 }
-                (number, Arc::new(orphan.record(table.boot(), names)))
+                let mut record = orphan.record(table.boot(), names);
+                record.watch();
+                (number, Arc::new(record))
             };
             if !audience.offer(name, &record) {
                 break;

@@ -372,18 +372,21 @@ fn crashed(folder: &Folder, calls: usize) {
     table.flush();
 }
 
+/// What the spools of the sinks take to make something durable.
+const INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// A step of the teller, as long after the last one as it takes to note what was let go of.
 fn step(teller: &mut Teller, sinks: &Sinks) -> bool {
     let past = sinks.clock.get();
     let moved = teller.step(sinks, past);
-    let now = past + Teller::DURABLE_AFTER;
+    let now = past + INTERVAL + Teller::DURABLE_AFTER;
     sinks.clock.set(now);
     teller.step(sinks, now) || moved
 }
 
 fn teller(folder: &Folder, boot: &str) -> (Arc<Mutex<Table>>, Teller) {
     let table = Arc::new(Mutex::new(open(folder, boot).0));
-    let teller = Teller::new(Arc::clone(&table), Arc::new(names()));
+    let teller = Teller::new(Arc::clone(&table), Arc::new(names()), INTERVAL);
     (table, teller)
 }
 
@@ -454,12 +457,37 @@ fn what_a_pipeline_lets_go_of_is_noted_only_once_its_spool_is_durable() {
     told.step(&sinks, now);
     sinks.let_go("a");
     told.step(&sinks, now);
-    told.step(&sinks, now + Teller::DURABLE_AFTER / 2);
+    told.step(&sinks, now + INTERVAL + Teller::DURABLE_AFTER / 2);
     assert!(!told.is_done());
     assert_eq!(shared(&table).stats().told, 0);
-    told.step(&sinks, now + Teller::DURABLE_AFTER);
+    told.step(&sinks, now + INTERVAL + Teller::DURABLE_AFTER);
     assert!(told.is_done());
     assert_eq!(shared(&table).stats().told, 2);
+}
+
+#[test]
+fn what_a_sink_had_to_drop_is_offered_to_it_again() {
+    let folder = Folder::new();
+    crashed(&folder, 3);
+    let (table, mut told) = teller(&folder, "B");
+    let sinks = Sinks::new(&["a"]);
+    let now = Instant::now();
+    told.step(&sinks, now);
+    // The first and the last arrive, between them one gives way.
+    sinks.held.borrow()[1].1.note_lost();
+    let delivered = sinks.delivered("a");
+    sinks.let_go("a");
+    let settled = now + INTERVAL + 2 * Teller::DURABLE_AFTER;
+    told.step(&sinks, now);
+    told.step(&sinks, settled);
+    assert!(!told.is_done());
+    assert_eq!(shared(&table).stats().told, 2);
+    assert_eq!(sinks.held.borrow().len(), 1);
+    sinks.let_go("a");
+    assert_eq!(sinks.delivered("a").len(), delivered.len() + 4, "the three, and the one again");
+    step(&mut told, &sinks);
+    assert!(told.is_done());
+    assert_eq!(shared(&table).stats().told, 3);
 }
 
 #[test]

@@ -17,7 +17,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -112,6 +112,8 @@ struct State {
     not_kept: u64,
     /// Letters to be sent again: the next id, and the last.
     wanted: Option<(u64, u64)>,
+    /// What was read ahead of these: the rest of a file.
+    ahead: VecDeque<Letter>,
     /// Letters sent again and not yet answered for.
     retrying: BTreeSet<u64>,
     /// Letters answered for, to be taken out of the files.
@@ -143,6 +145,7 @@ impl DeadLetters {
             problem: None,
             not_kept: 0,
             wanted: None,
+            ahead: VecDeque::new(),
             retrying: BTreeSet::new(),
             settled: BTreeSet::new(),
             removed_at: now,
@@ -218,31 +221,26 @@ impl DeadLetters {
         if fresh > 0 {
             let (from, to) = state.wanted.unwrap_or((first, last));
             state.wanted = Some((from.min(first), to.max(last)));
+            state.ahead.clear();
             self.busy.store(true, Ordering::Release);
         }
         Ok(u64::try_from(fresh).unwrap_or(u64::MAX))
     }
 
-    /// Up to `max` letters to be sent again now. Each stays in the files until it is
-    /// [`settle`](Self::settle)d. For the publisher, once per round.
+    /// Letters to be sent again now, so that up to `max` are on their way. Each stays in the files
+    /// until it is [`settle`](Self::settle)d. For the publisher, once per round.
     pub fn take_retries(&self, max: usize) -> Vec<Letter> {
         if !self.busy.load(Ordering::Acquire) || max == 0 {
             return Vec::new();
         }
         let mut state = self.state();
-        let Some((from, to)) = state.wanted else { return Vec::new() };
-        // One more than wanted says whether that was all.
-        let mut letters: Vec<Letter> = reader::letters(&self.dir, from)
-            .take_while(|letter| letter.id <= to)
-            .filter(|letter| {
-                !state.retrying.contains(&letter.id) && !state.settled.contains(&letter.id)
-            })
-            .take(max.saturating_add(1))
-            .collect();
-        state.wanted = (letters.len() > max)
-            .then(|| letters.pop().map_or(to, |next| next.id))
-            .map(|next| (next, to));
-        state.retrying.extend(letters.iter().map(|letter| letter.id));
+        let mut letters = Vec::new();
+        while state.retrying.len() < max
+            && let Some(letter) = state.next_retry(&self.dir)
+        {
+            state.retrying.insert(letter.id);
+            letters.push(letter);
+        }
         letters
     }
 
@@ -272,6 +270,7 @@ impl DeadLetters {
         }
         let mut state = self.state();
         state.flush(&self.dir, Instant::now());
+        state.ahead.clear();
         let State { store: Some(store), retrying, settled, .. } = &mut *state else {
             return Ok(0);
         };
@@ -372,6 +371,26 @@ impl State {
             _ => {}
         }
         self.problem = problem;
+    }
+
+    /// The next letter that is wanted and not on its way already. A file is read once for all that is wanted of it.
+    fn next_retry(&mut self, dir: &Path) -> Option<Letter> {
+        loop {
+            let (from, to) = self.wanted?;
+            if self.ahead.is_empty() {
+                self.ahead = reader::first_letters(dir, from).into();
+            }
+            let next = self.ahead.pop_front();
+            let Some(letter) = next.filter(|letter| letter.id <= to) else {
+                self.wanted = None;
+                self.ahead = VecDeque::new();
+                return None;
+            };
+            self.wanted = Some((letter.id.saturating_add(1), to)).filter(|(from, to)| from <= to);
+            if !self.retrying.contains(&letter.id) && !self.settled.contains(&letter.id) {
+                return Some(letter);
+            }
+        }
     }
 
     fn put(&mut self, dir: &Path, letter: Letter) {

@@ -13,15 +13,22 @@ use crate::lines;
 
 /// Whole letters from the id `from` on, in order, a file in memory at a time.
 pub(super) fn letters(dir: &Path, from: u64) -> impl Iterator<Item = Letter> {
-    files(dir, from).flat_map(move |path| {
-        let bytes = fs::read(path).unwrap_or_default();
-        let wanted: Vec<Letter> = lines::split(&bytes)
-            .filter_map(Result::ok)
-            .filter(|line| id_and_time(line).is_some_and(|(id, _)| id >= from))
-            .filter_map(Letter::read)
-            .collect();
-        wanted
-    })
+    files(dir, from).flat_map(move |path| in_file(path, from))
+}
+
+/// Those of them that are in the first file that has any.
+pub(super) fn first_letters(dir: &Path, from: u64) -> Vec<Letter> {
+    let mut files = files(dir, from).map(|path| in_file(path, from));
+    files.find(|letters| !letters.is_empty()).unwrap_or_default()
+}
+
+fn in_file(path: PathBuf, from: u64) -> Vec<Letter> {
+    let bytes = fs::read(path).unwrap_or_default();
+    lines::split(&bytes)
+        .filter_map(Result::ok)
+        .filter(|line| id_and_time(line).is_some_and(|(id, _)| id >= from))
+        .filter_map(Letter::read)
+        .collect()
 }
 
 /// Ids of whole letters from `from` to `to`.

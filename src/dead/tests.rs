@@ -163,6 +163,22 @@ fn letters_that_are_sent_again_stay_until_they_are_settled() {
 }
 
 #[test]
+fn no_more_letters_than_asked_for_are_on_their_way_and_their_file_is_read_once() {
+    let folder = Folder::new();
+    let dead = open(&folder, MIB);
+    fill(&dead, 5);
+    assert_eq!(dead.ask_retry(Which::All), Ok(5));
+    assert_eq!(dead.take_retries(2).len(), 2);
+    assert!(dead.take_retries(2).is_empty(), "none of the two is answered for");
+    for file in files(&folder) {
+        fs::remove_file(file).unwrap();
+    }
+    dead.settle(1);
+    assert_eq!(dead.take_retries(2)[0].id, 3);
+    assert_eq!(dead.take_retries(9).len(), 2);
+}
+
+#[test]
 fn a_purge_takes_one_or_all_and_ids_are_never_given_twice() {
     let folder = Folder::new();
     let dead = open(&folder, 600_000);

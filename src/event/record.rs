@@ -18,6 +18,8 @@
 //!
 //! What a spool stores is this with every name written out, behind a short prefix.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::kind::{Class, EventKind, EventNames};
 use super::known;
 
@@ -86,6 +88,19 @@ pub struct Record {
     may_be_cut: bool,
     /// Something was left out.
     cut: bool,
+    /// Somebody waits to see what becomes of it.
+    watched: bool,
+    lost: Lost,
+}
+
+/// Whether a record was given up by somebody who had it.
+#[derive(Debug, Default)]
+struct Lost(AtomicBool);
+
+impl Clone for Lost {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// Why an event could not be copied.
@@ -126,6 +141,8 @@ impl Record {
             used: 0,
             may_be_cut: false,
             cut: false,
+            watched: false,
+            lost: Lost::default(),
         }
     }
 
@@ -160,6 +177,8 @@ impl Record {
         self.used = 0;
         self.may_be_cut = may_be_cut;
         self.cut = false;
+        self.watched = false;
+        self.lost = Lost::default();
         self.kind = kind;
         self.class = class;
         self.headers = 0;
@@ -277,6 +296,28 @@ impl Record {
         Some((FLAG_KNOWN | (value << known::ID_BITS) | u32::from(id)).to_le_bytes())
     }
 
+    /// Has whoever gives it up [say so](Self::is_lost), and keep this record itself until then, not a copy.
+    pub fn watch(&mut self) {
+        self.watched = true;
+    }
+
+    /// Whether somebody waits to see what becomes of it.
+    pub fn is_watched(&self) -> bool {
+        self.watched
+    }
+
+    /// Notes that a sink gives it up undelivered. To be called before it is let go of.
+    pub fn note_lost(&self) {
+        if self.watched {
+            self.lost.0.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether a sink has given it up.
+    pub fn is_lost(&self) -> bool {
+        self.lost.0.load(Ordering::Acquire)
+    }
+
     /// Which event this is.
     pub fn kind(&self) -> EventKind {
         self.kind
@@ -335,7 +376,7 @@ impl Record {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(self.used).ok()?;
         bytes.extend_from_slice(self.bytes());
-        Some(Self { bytes, ..*self })
+        Some(Self { bytes, lost: Lost::default(), ..*self })
     }
 
     /// Bytes the buffer holds, used or not. What the pool counts.

@@ -9,7 +9,7 @@ use super::handler::Handler;
 use super::sinks::{node_name, storage_dir};
 use crate::calls::{Audience, EVENTS, LiveCallsSink, SUBCLASS, Stats, Table, Teller, Told, shared};
 use crate::config::Config;
-use crate::config::delivery::{ClassConfig, ReconnectConfig, WhenFull};
+use crate::config::delivery::{ClassConfig, Fsync, ReconnectConfig, WhenFull};
 use crate::event::selection::Selection;
 use crate::event::{Class, Record};
 use crate::pipeline::{Background, Pipeline, Settings, SpawnError, Target};
@@ -29,6 +29,8 @@ pub(super) struct LiveCalls {
     table: Arc<Mutex<Table>>,
     pipeline: Pipeline,
     target: Target,
+    /// The longest that a spool takes to make something durable.
+    interval: Duration,
     teller: Option<(Arc<Interrupt>, Background)>,
 }
 
@@ -118,7 +120,12 @@ impl LiveCalls {
                 bulk_percent: 100,
             },
         };
-        Ok(Self { table, pipeline, target, teller: None })
+        let intervals = config.sinks.iter().filter_map(|sink| match sink.spool.fsync {
+            Fsync::Interval(interval) => Some(interval),
+            Fsync::Always | Fsync::Never => None,
+        });
+        let interval = intervals.max().unwrap_or_default();
+        Ok(Self { table, pipeline, target, interval, teller: None })
     }
 
     /// What the dispatch tables take in beside the sinks.
@@ -131,7 +138,8 @@ impl LiveCalls {
         if shared(&self.table).stats().orphans == 0 {
             return;
         }
-        let teller = Teller::new(Arc::clone(&self.table), Arc::new(core.names.clone()));
+        let names = Arc::new(core.names.clone());
+        let teller = Teller::new(Arc::clone(&self.table), names, self.interval);
         let sinks = Sinks(Arc::clone(handler));
         let table = Arc::clone(&self.table);
         let started = Interrupt::new().map_err(SpawnError).and_then(|interrupt| {

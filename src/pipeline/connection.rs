@@ -67,6 +67,10 @@ impl Publisher {
         self.link.drop_connection();
         self.degraded = false;
         self.renew = false;
+        // A broker that is away asks for nothing.
+        if self.blocked_since.take().is_some() {
+            self.board.blocked(None);
+        }
         self.note_down(true);
         if was_up {
             self.board.reconnected();
@@ -176,11 +180,12 @@ impl Publisher {
         match (self.blocked_since, blocked) {
             (None, Some(since)) => {
                 self.blocked_since = Some(since);
+                self.board.blocked(Some(since));
                 log::warn!("[{name}] The broker asks for a pause; events wait");
             }
-            (Some(since), None) => {
+            (Some(_), None) => {
                 self.blocked_since = None;
-                self.board.blocked_for(since.elapsed());
+                self.board.blocked(None);
                 log::info!("[{name}] The broker takes messages again");
             }
             _ => {}

@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::codec::{Outgoing, Stamp, number};
 use crate::dead::Letter;
-use crate::event::EventKind;
 use crate::pipeline::gap::Gap;
 use crate::pipeline::item::{Item, Origin};
 use crate::pipeline::latency;
 use crate::pipeline::publisher::{Publisher, drop_quietly};
-use crate::pipeline::store::Store;
 use crate::queue::DropReason;
 use crate::sink::{Class, Outcome, SinkError};
 
@@ -24,8 +22,8 @@ const HAND_OVER_MAX: usize = 256;
 const DEGRADED_WINDOW: usize = 64;
 /// How often the log tells of a dead letter; all of them are counted, and listed by `dlq list`.
 const TELL_DEAD_EVERY: Duration = Duration::from_secs(10);
-/// Dead letters taken up in one round.
-const RETRIES_MAX: usize = 64;
+/// Dead letters on their way again at a time.
+const RETRIES_MAX: usize = 256;
 /// Faults in a row over the same message before it is given up.
 const FAULTS_MAX: u32 = 3;
 
@@ -43,65 +41,14 @@ impl Publisher {
         // does, and tell so.
         let limit = if self.degraded { DEGRADED_WINDOW } else { usize::MAX };
         let has_room = self.link.up().is_some_and(|sink| in_flight < sink.window().min(limit));
-        has_room && (!self.late.is_empty() || self.has_work() || self.owes_gap())
-    }
-
-    /// Whether numbers are missing at the end of the stream, with nothing behind them to tell it.
-    fn owes_gap(&self) -> bool {
-        self.standing.told + 1 < self.standing.next
-            && self.head.is_empty()
-            && self.tail.is_empty()
-            && self.window.is_empty()
-            && self.store.as_ref().is_none_or(Store::is_empty)
+        has_room && (self.has_work() || self.is_late_due() || self.owes_gap())
     }
 
     /// The next message: a gap record when numbers are missing in front of it.
     fn next_item(&mut self) -> Option<Item> {
-        let settings = Arc::clone(&self.settings);
-        if let Some(gap) = self.late.pop() {
-            return Some(gap.into_item(&settings.names, &settings.boot, &settings.name));
-        }
-        let Some(next) = self.head.front() else {
-            return self.owes_gap().then(|| {
-                let gap = Gap {
-                    first: self.standing.told + 1,
-                    last: self.standing.next - 1,
-                    losses: std::mem::take(&mut self.losses),
-                };
-                gap.into_item(&settings.names, &settings.boot, &settings.name)
-            });
-        };
-        let seq = next.stamp.seq;
-        let told = match &next.boot {
-            None => Some(self.standing.told),
-            Some(boot) if **boot == *settings.boot => Some(self.standing.told),
-            // Of an earlier boot only what is read here is known.
-            Some(boot) => {
-                self.earlier.as_ref().filter(|(known, _)| known == boot).map(|(_, told)| *told)
-            }
-        };
-        let missing = told.filter(|told| !next.is_beside_stream() && told + 1 < seq);
-        if let Some(told) = missing {
-            let boot = next.boot.clone().unwrap_or_else(|| Arc::clone(&settings.boot));
-            let losses = std::mem::take(&mut self.losses);
-            let gap = Gap { first: told + 1, last: seq - 1, losses };
-            return Some(gap.into_item(&settings.names, &boot, &settings.name));
-        }
-        self.head.pop_front()
-    }
-
-    /// Notes that everything up to this message is sent or told as missing.
-    fn note_told(&mut self, item: &Item) {
-        if matches!(item.origin, Origin::Retry(_)) {
-            return;
-        }
-        let seq = item.stamp.seq;
-        match item.boot.as_ref().filter(|boot| ***boot != *self.settings.boot) {
-            None => self.standing.told = self.standing.told.max(seq),
-            Some(boot) => match &mut self.earlier {
-                Some((known, told)) if known == boot => *told = (*told).max(seq),
-                earlier => *earlier = Some((Arc::clone(boot), seq)),
-            },
+        match self.due_gap() {
+            Some(gap) => Some(gap.into_item(&self.settings.names, &self.settings.name)),
+            None => self.head.pop_front(),
         }
     }
 
@@ -137,8 +84,7 @@ impl Publisher {
                 Ok(Ok(())) => {
                     self.faults = 0;
                     self.note_told(&item);
-                    // The other messages of the module's own are copies of dead letters.
-                    if item.is_own() && item.record.kind() != EventKind::PUBLISH {
+                    if matches!(item.origin, Origin::Gap(_)) {
                         self.ring.account().gap();
                     }
                     self.window.push(item, made_us);
@@ -284,8 +230,8 @@ impl Publisher {
         let settings = Arc::clone(&self.settings);
         let boot = item.boot.clone().unwrap_or_else(|| Arc::clone(&settings.boot));
         // The hole that it leaves in the stream is told as well.
-        let gap = Gap::dead(item.stamp.seq, item.record.kind());
-        front.push_back(gap.into_item(&settings.names, &boot, &settings.name));
+        let gap = Gap::dead(Arc::clone(&boot), item.stamp.seq, item.record.kind());
+        front.push_back(gap.into_item(&settings.names, &settings.name));
         if let Some(dead_letters) = &settings.dead_letters {
             self.index.read(&item.record);
             let message = Outgoing {
@@ -334,7 +280,7 @@ impl Publisher {
     /// Takes up dead letters that an operator wants sent again.
     pub(super) fn take_retries(&mut self) {
         let Some(dead_letters) = self.settings.dead_letters.clone() else { return };
-        if !self.link.is_up() || self.stop.is_some() {
+        if !self.link.is_up() || self.stop.is_some() || self.paused {
             return;
         }
         for letter in dead_letters.take_retries(RETRIES_MAX) {
@@ -375,7 +321,7 @@ impl Publisher {
             if answered {
                 delivered.push(item);
             } else {
-                unanswered += u64::from(item.origin != Origin::Own);
+                unanswered += u64::from(!item.is_own());
                 front.push_back(item);
             }
         }

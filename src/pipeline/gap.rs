@@ -7,7 +7,7 @@
 //! carries the last missing number as its own and names the first, so that numbers stay contiguous
 //! and a consumer sees exactly what is missing, and where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -43,11 +43,49 @@ impl Losses {
             *self.reasons.entry(reason.name()).or_default() += u64::from(*count);
         }
     }
+
+    /// Messages that were in memory alone, perhaps, when the switch died.
+    pub(super) fn of_crash(count: u64) -> Self {
+        Self { reasons: BTreeMap::from([("crash", count)]), ..Self::default() }
+    }
+
+    /// Which events, and why: what a gap record says, and a note of it.
+    pub(super) fn words(&self, names: &EventNames) -> [String; 2] {
+        let kinds = self.kinds.iter().map(|(kind, count)| {
+            let name = match *kind {
+                EventKind::PUBLISH => "PUBLISH",
+                kind => names.name(kind).unwrap_or("UNKNOWN"),
+            };
+            (name, *count)
+        });
+        [list(kinds), list(self.reasons.iter().map(|(reason, count)| (*reason, *count)))]
+    }
+
+    /// Reads one of these again, whichever it is. What is not understood is left out.
+    pub(super) fn read_word(&mut self, word: &str, names: &EventNames) {
+        let Some((name, count)) = word.split_once('=') else { return };
+        let Ok(count) = count.parse::<u64>() else { return };
+        let reasons = DropReason::ALL.iter().map(|reason| reason.name()).chain(OTHER_REASONS);
+        if let Some(reason) = reasons.into_iter().find(|reason| *reason == name) {
+            *self.reasons.entry(reason).or_default() += count;
+            return;
+        }
+        let kind = match name {
+            "PUBLISH" => EventKind::PUBLISH,
+            name => names.kind(name).unwrap_or(EventKind::UNKNOWN),
+        };
+        *self.kinds.entry(kind).or_default() += count;
+    }
 }
+
+/// Reasons that no counter of drops has.
+const OTHER_REASONS: [&str; 2] = ["dead-letter", "crash"];
 
 /// A run of missing messages.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Gap {
+    /// The Core-UUID of the stream that has it.
+    pub(super) boot: Arc<str>,
     /// The first missing number.
     pub(super) first: u64,
     /// The last.
@@ -58,44 +96,60 @@ pub(super) struct Gap {
 
 impl Gap {
     /// Of one message that became a dead letter.
-    pub(super) fn dead(seq: u64, kind: EventKind) -> Self {
+    pub(super) fn dead(boot: Arc<str>, seq: u64, kind: EventKind) -> Self {
         let mut losses = Losses::default();
         losses.kinds.insert(kind, 1);
         losses.reasons.insert("dead-letter", 1);
-        Self { first: seq, last: seq, losses }
+        Self { boot, first: seq, last: seq, losses }
     }
 
-    /// Adds one message that was lost after it had been sent once, in the order of numbers.
-    pub(super) fn note_late(late: &mut Vec<Self>, seq: u64, kind: EventKind, reason: DropReason) {
-        if late.last().is_none_or(|last| last.last + 1 != seq) {
-            late.push(Self { first: seq, last: seq, losses: Losses::default() });
-        }
-        if let Some(run) = late.last_mut() {
-            run.last = seq;
-            run.losses.note(kind, reason);
+    /// Where in `late` it belongs: behind those of earlier boots and those of lower numbers. The last boot is `present`.
+    fn place(&self, late: &VecDeque<Self>, present: &str) -> usize {
+        let is_before = |other: &Self| {
+            if other.boot == self.boot { other.first < self.first } else { *other.boot != *present }
+        };
+        late.iter().rposition(is_before).map_or(0, |place| place + 1)
+    }
+
+    /// Puts it to those that are yet to be told.
+    pub(super) fn owe(self, late: &mut VecDeque<Self>, present: &str) {
+        late.insert(self.place(late, present), self);
+    }
+
+    /// Adds one message of the boot `present` that was lost after it had been sent once.
+    pub(super) fn note_late(
+        late: &mut VecDeque<Self>,
+        present: &Arc<str>,
+        seq: u64,
+        kind: EventKind,
+        reason: DropReason,
+    ) {
+        let mut losses = Losses::default();
+        losses.note(kind, reason);
+        let gap = Self { boot: Arc::clone(present), first: seq, last: seq, losses };
+        let place = gap.place(late, present);
+        let before = place.checked_sub(1).and_then(|before| late.get_mut(before));
+        match before.filter(|before| before.boot == *present && before.last + 1 == seq) {
+            Some(run) => {
+                run.last = seq;
+                run.losses.note(kind, reason);
+            }
+            None => late.insert(place, gap),
         }
     }
 
     /// The record that tells it, as a message of the stream.
-    ///
-    /// `boot` is the Core-UUID of the stream that has the gap.
-    pub(super) fn into_item(self, names: &EventNames, boot: &Arc<str>, sink: &str) -> Item {
+    pub(super) fn into_item(self, names: &EventNames, sink: &str) -> Item {
+        let boot = Arc::clone(&self.boot);
         let custom = names.kind("CUSTOM").unwrap_or(EventKind::UNKNOWN);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut record = Record::with_capacity(512);
         record.begin(custom, Class::Critical, Some(SUBCLASS.as_bytes()));
-        let kinds = list(self.losses.kinds.iter().map(|(kind, count)| {
-            let name = match *kind {
-                EventKind::PUBLISH => "PUBLISH",
-                kind => names.name(kind).unwrap_or("UNKNOWN"),
-            };
-            (name, *count)
-        }));
-        let reasons = list(self.losses.reasons.iter().map(|(reason, count)| (*reason, *count)));
+        let [kinds, reasons] = self.losses.words(names);
         for (name, value) in [
             ("Event-Name", "CUSTOM"),
             ("Event-Subclass", SUBCLASS),
-            ("Core-UUID", boot),
+            ("Core-UUID", &*boot),
             ("Event-Date-Timestamp", &now.as_micros().to_string()),
             ("Rustbridge-Sink", sink),
             ("Rustbridge-First-Seq", &self.first.to_string()),
@@ -113,9 +167,9 @@ impl Gap {
             stamp: Stamp { seq: self.last, reuse: 0 },
             is_stamped: true,
             record: Arc::new(record),
-            boot: Some(Arc::clone(boot)),
+            boot: Some(boot),
             attempts: 0,
-            origin: Origin::Own,
+            origin: Origin::Gap(Box::new(self)),
         }
     }
 }
@@ -144,7 +198,7 @@ mod tests {
         losses.note(EventKind::new(1), DropReason::QueueFull);
         losses.note(EventKind::new(2), DropReason::Outdated);
         let names = EventNames::new(["CUSTOM", "DTMF", "CODEC"]);
-        let item = Gap { first: 4, last: 5, losses }.into_item(&names, &"boot".into(), "cdr");
+        let item = Gap { boot: "boot".into(), first: 4, last: 5, losses }.into_item(&names, "cdr");
         let mut index = Index::default();
         index.read(&item.record);
         let header = |name: &str| {
@@ -156,5 +210,19 @@ mod tests {
         assert_eq!(header("Rustbridge-Missing"), "2");
         assert_eq!(header("Rustbridge-Events"), "DTMF=1 CODEC=1");
         assert_eq!(header("Rustbridge-Reasons"), "outdated=1 queue-full=1");
+    }
+
+    #[test]
+    fn what_is_yet_to_be_told_is_in_the_order_of_boots_and_numbers() {
+        let present: Arc<str> = "now".into();
+        let mut late = VecDeque::new();
+        for seq in [7, 8, 3, 4, 9] {
+            let kind = EventKind::new(1);
+            Gap::note_late(&mut late, &present, seq, kind, DropReason::Outdated);
+        }
+        Gap::dead("old".into(), 50, EventKind::new(1)).owe(&mut late, &present);
+        Gap::dead("old".into(), 40, EventKind::new(1)).owe(&mut late, &present);
+        let runs: Vec<_> = late.iter().map(|gap| (&*gap.boot, gap.first, gap.last)).collect();
+        assert_eq!(runs, [("old", 40, 40), ("old", 50, 50), ("now", 3, 4), ("now", 7, 9)]);
     }
 }

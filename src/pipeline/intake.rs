@@ -64,7 +64,8 @@ impl Publisher {
         let stamp = Stamp { seq: self.standing.next, reuse: 0 };
         self.standing.next += 1;
         self.taken += 1;
-        let record = if self.head.len() + self.tail.len() < PACK_BEYOND {
+        // Of one that is watched it is to be seen when it is let go of, and a copy would hide that.
+        let record = if self.head.len() + self.tail.len() < PACK_BEYOND || record.is_watched() {
             record
         } else {
             self.pack(record)
@@ -169,6 +170,11 @@ impl Publisher {
             return;
         }
         self.shed();
+        if let Some(first) = self.tail.front().map(|item| item.stamp.seq)
+            && self.store.as_ref().is_some_and(Store::is_empty)
+        {
+            self.note_before(first);
+        }
         let mut tail = std::mem::take(&mut self.tail);
         self.append(&mut tail);
         if !tail.is_empty() && self.settings.when_full == WhenFull::DropOldest {
@@ -219,6 +225,8 @@ impl Publisher {
         if let Some(store) = &self.store {
             self.board.spooled(store.records());
         }
+        let present = items.iter().filter(|item| item.boot.is_none());
+        self.last_spooled = present.map(|item| item.stamp.seq).fold(self.last_spooled, u64::max);
         for item in items {
             self.let_go(item);
         }
@@ -229,11 +237,14 @@ impl Publisher {
         if !self.head.iter().any(Item::is_in_memory) {
             return;
         }
+        if let Some(first) = self.head.iter().find(|item| item.is_in_memory()) {
+            self.note_before(first.stamp.seq);
+        }
         let Some(store) = self.store.as_mut().filter(|store| store.is_open()) else { return };
         // Messages from the spool behind these are read again, and gap records are made again.
         let (mut memory, others): (VecDeque<Item>, VecDeque<Item>) =
             std::mem::take(&mut self.head).into_iter().partition(Item::is_in_memory);
-        store.rewind();
+        self.ring.account().recovered(store.rewind());
         Self::stamp_all(&mut self.recent, &mut memory);
         let taken = if store.is_empty() {
             store.append(&mut memory, &self.settings.boot)
@@ -245,29 +256,33 @@ impl Publisher {
         self.head = memory;
         for item in others {
             match item.origin {
-                Origin::Retry(_) => self.head.push_back(item),
-                _ => self.pool.release(item.record),
+                Origin::Retry(_) | Origin::Own => self.head.push_back(item),
+                Origin::Gap(gap) => gap.owe(&mut self.late, &self.settings.boot),
+                Origin::Memory | Origin::Spool(_) => self.pool.release(item.record),
             }
         }
     }
 
-    /// At the end: everything that is in memory alone goes to disk.
+    /// At the end: everything that is in memory alone goes to disk. Gaps go to those that are yet to be told.
     pub(super) fn save(&mut self) {
         if self.store.as_ref().is_some_and(Store::is_open) {
             self.park();
             self.spill();
             self.head.retain(|item| !matches!(item.origin, Origin::Spool(_)));
         }
-        // Those stay dead letters.
-        let dead_letters = self.settings.dead_letters.as_ref();
-        self.head.retain(|item| match item.origin {
-            Origin::Own => false,
-            Origin::Retry(letter) => {
-                dead_letters.inspect(|dead_letters| dead_letters.give_back(letter));
-                false
+        for item in std::mem::take(&mut self.head) {
+            match item.origin {
+                Origin::Own => {}
+                Origin::Gap(gap) => gap.owe(&mut self.late, &self.settings.boot),
+                // Those stay dead letters.
+                Origin::Retry(letter) => {
+                    if let Some(dead_letters) = &self.settings.dead_letters {
+                        dead_letters.give_back(letter);
+                    }
+                }
+                Origin::Memory | Origin::Spool(_) => self.head.push_back(item),
             }
-            Origin::Memory | Origin::Spool(_) => true,
-        });
+        }
     }
 
     /// Under `drop-oldest`: takes away the oldest of the cheapest until memory is within bounds.
@@ -308,10 +323,12 @@ impl Publisher {
             self.pool.release(item.record);
             return;
         }
+        item.record.note_lost();
         if !item.is_own() {
             self.ring.account().dropped(reason, 1);
             if item.boot.is_none() && item.stamp.seq <= self.standing.told {
-                Gap::note_late(&mut self.late, item.stamp.seq, item.record.kind(), reason);
+                let (seq, kind) = (item.stamp.seq, item.record.kind());
+                Gap::note_late(&mut self.late, &self.settings.boot, seq, kind, reason);
             } else {
                 self.losses.note(item.record.kind(), reason);
             }
@@ -333,7 +350,7 @@ impl Publisher {
                     dead_letters.settle(letter);
                 }
             }
-            Origin::Own => {}
+            Origin::Own | Origin::Gap(_) => {}
         }
         self.pool.release(item.record);
     }

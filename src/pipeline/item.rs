@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::codec::{RecentIds, Stamp};
 use crate::event::Record;
+use crate::pipeline::gap::Gap;
 use crate::spool::Position;
 
 /// A message between the ring and its acknowledgement.
@@ -25,7 +26,7 @@ pub(super) struct Item {
 }
 
 /// Where a message came from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Eq, PartialEq)]
 pub(super) enum Origin {
     /// From the ring, where its room in memory is accounted.
     Memory,
@@ -33,7 +34,9 @@ pub(super) enum Origin {
     Spool(Position),
     /// From the dead letters, where it stays until this is settled.
     Retry(u64),
-    /// From us: a gap record. Outside of the account, and not worth keeping.
+    /// From us: the record of this gap. Outside of the account. When the record is lost it is made again.
+    Gap(Box<Gap>),
+    /// From us: the copy of a dead letter. Outside of the account, and not worth keeping.
     Own,
 }
 
@@ -59,11 +62,11 @@ impl Item {
     /// Whether its number says nothing of those before it: it is ours, or was told as missing long
     /// ago and comes from the dead letters.
     pub(super) fn is_beside_stream(&self) -> bool {
-        matches!(self.origin, Origin::Own | Origin::Retry(_))
+        matches!(self.origin, Origin::Own | Origin::Gap(_) | Origin::Retry(_))
     }
 
     /// Whether it is a message of the module's own.
     pub(super) fn is_own(&self) -> bool {
-        self.origin == Origin::Own
+        matches!(self.origin, Origin::Own | Origin::Gap(_))
     }
 }

@@ -22,6 +22,7 @@ mod stream;
 mod subclass;
 mod succession;
 mod syncer;
+mod telling;
 mod thread;
 mod window;
 

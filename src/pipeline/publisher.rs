@@ -26,8 +26,9 @@ use crate::pipeline::link::Link;
 use crate::pipeline::pace::Pace;
 use crate::pipeline::status::{SinkState, StatusBoard};
 use crate::pipeline::store::{Store, StoreSettings};
-use crate::pipeline::stream::Standing;
+use crate::pipeline::stream::{Hole, Note, Standing};
 use crate::pipeline::succession::{ConfiguredStore, Leftover};
+use crate::pipeline::telling::Noted;
 use crate::pipeline::thread::Prepare;
 use crate::pipeline::window::Window;
 use crate::pipeline::{Command, Predecessor};
@@ -63,7 +64,7 @@ pub struct Settings {
     pub dead_letters: Option<Arc<DeadLetters>>,
     /// The exchange or topic that gets a copy of them.
     pub dead_letter_destination: Option<String>,
-    /// Where it is noted how far the stream got, for a later load in the same boot.
+    /// Where it is noted how far the stream got, and what is yet to be told, for a later load.
     pub stream_file: Option<PathBuf>,
     /// What the thread does first.
     pub prepare: Prepare,
@@ -129,10 +130,21 @@ pub(super) struct Publisher {
     /// The stream of an earlier boot that is being sent, and its last number.
     pub(super) earlier: Option<(Arc<str>, u64)>,
     pub(super) losses: Losses,
-    /// Lost after they had been sent once, so that no hole in front of a message tells them.
-    pub(super) late: Vec<Gap>,
+    /// Lost after they had been sent once, or their records were: no hole in front of a message tells them.
+    pub(super) late: VecDeque<Gap>,
+    /// What earlier boots had in memory alone when they ended.
+    pub(super) holes: Vec<Hole>,
+    /// What the note in the file says.
+    pub(super) noted: Noted,
+    /// When it was looked last whether that holds.
+    pub(super) noted_at: Instant,
+    pub(super) is_note_failing: bool,
+    /// The last number of this boot that went to the spool, since the load; zero when none did.
+    pub(super) last_spooled: u64,
     /// Records that the predecessor left in the spool: the account that both share has them.
     pub(super) inherited: u64,
+    /// A predecessor that was not waited for any longer.
+    pub(super) overdue: Option<Predecessor>,
     pub(super) recent: RecentIds,
     pub(super) paused: bool,
     /// What to go over to when the spool in use, a predecessor's, is empty.
@@ -154,8 +166,9 @@ pub(super) struct Publisher {
 /// Runs a publisher until it is told to stop. Returns what it could not deliver.
 pub(super) fn run(parts: Parts, predecessor: Option<Predecessor>) -> Leftover {
     let mut publisher = Publisher::new(parts);
-    if let Some(predecessor) = predecessor {
-        publisher.succeed(&predecessor);
+    match predecessor {
+        Some(predecessor) => publisher.succeed(predecessor),
+        None => publisher.recall(),
     }
     loop {
         // The state is whole between any two statements that can panic; what a panic leaves
@@ -180,15 +193,10 @@ pub(super) fn drop_quietly(payload: Box<dyn std::any::Any + Send>) {
 }
 
 impl Publisher {
-    fn new(parts: Parts) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
         let Parts { settings, ring, pool, board, interrupt, inbox, sink } = parts;
         let reconnect = &settings.reconnect;
         let now = Instant::now();
-        let standing = settings
-            .stream_file
-            .as_deref()
-            .and_then(|file| Standing::load(file, &settings.boot))
-            .unwrap_or(Standing::START);
         let store = settings.store.clone().map(|store| {
             Store::new(store, &settings.name, Arc::clone(&settings.names), settings.prepare)
         });
@@ -217,11 +225,17 @@ impl Publisher {
             told_dead: None,
             outcomes: Vec::new(),
             index: Index::default(),
-            standing,
+            standing: Standing::START,
             earlier: None,
             losses: Losses::default(),
-            late: Vec::new(),
+            late: VecDeque::new(),
+            holes: Vec::new(),
+            noted: Noted::default(),
+            noted_at: now,
+            is_note_failing: false,
+            last_spooled: 0,
             inherited: 0,
+            overdue: None,
             recent: RecentIds::new(),
             paused: false,
             configured_store: None,
@@ -240,6 +254,7 @@ impl Publisher {
     /// One round. False when it was the last.
     fn round(&mut self) -> bool {
         self.obey();
+        self.take_overdue();
         self.change_store();
         self.open_store();
         self.take_in();
@@ -324,6 +339,7 @@ impl Publisher {
     /// Posts what others may read.
     fn post(&mut self) {
         self.board.in_flight(self.window.len());
+        self.tend_note(Instant::now());
         let Some(store) = self.store.as_mut() else { return };
         let lost = store.tend(Instant::now());
         self.ring.account().dropped(DropReason::SpoolDamaged, lost);
@@ -338,6 +354,7 @@ impl Publisher {
     /// Ends: what is left goes to disk, to the successor, or is counted as lost.
     fn finish(mut self) -> Leftover {
         let deadline = self.stop.unwrap_or_else(Instant::now);
+        self.take_overdue();
         if !self.link.await_attempt(deadline) {
             log::error!(
                 "[{}] The attempt to connect did not end in time; its thread stays behind",
@@ -372,13 +389,17 @@ impl Publisher {
             recent: self.recent,
             losses: self.losses,
             late: self.late,
+            earlier: self.earlier,
+            holes: self.holes,
+            last_spooled: self.last_spooled,
             spooled,
         };
         if !self.has_heir {
             leftover.tell_spooled(&self.settings.name);
-            leftover.abandon(&self.ring, &self.settings.name);
+            leftover.abandon(&self.ring, &self.settings);
+            let note: Note = leftover.note(&self.settings.boot);
             if let Some(file) = &self.settings.stream_file
-                && let Err(error) = leftover.standing.save(file, &self.settings.boot)
+                && let Err(error) = note.save(file, &self.settings.names)
             {
                 log::warn!(
                     "[{}] cannot note in {} where the stream stands ({error}): after another load \

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::pipeline::Settings;
 use crate::pipeline::latency::{Latency, LatencyView};
@@ -117,7 +117,6 @@ pub struct StatusBoard {
     spooled: AtomicU64,
     reconnects: AtomicU64,
     panics: AtomicU64,
-    blocked_ms: AtomicU64,
     latency: Latency,
     /// The sink that this one replaces, until what that holds is this one's.
     before: Mutex<Option<(Arc<Self>, Arc<Ring>)>>,
@@ -130,6 +129,10 @@ struct Slow {
     peer: String,
     last_error: Option<String>,
     spool: Option<SpoolStatus>,
+    /// Since when the broker asks us to pause.
+    blocked_since: Option<Instant>,
+    /// How long it has before that.
+    blocked: Duration,
 }
 
 impl StatusBoard {
@@ -143,12 +146,13 @@ impl StatusBoard {
                 peer: String::new(),
                 last_error: None,
                 spool: None,
+                blocked_since: None,
+                blocked: Duration::ZERO,
             }),
             in_flight: AtomicU64::new(0),
             spooled: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
             panics: AtomicU64::new(0),
-            blocked_ms: AtomicU64::new(0),
             latency: Latency::default(),
             before: Mutex::default(),
         }
@@ -238,9 +242,11 @@ impl StatusBoard {
         &self.latency
     }
 
-    pub(super) fn blocked_for(&self, time: Duration) {
-        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.blocked_ms.fetch_add(time, Ordering::Relaxed);
+    /// Posts since when the broker asks for a pause, or that it does no more.
+    pub(super) fn blocked(&self, since: Option<Instant>) {
+        let mut slow = self.slow();
+        let before = std::mem::replace(&mut slow.blocked_since, since);
+        slow.blocked += before.map_or(Duration::ZERO, |before| before.elapsed());
     }
 
     /// The sink now. `ring` is its queue, `dead_letters` says how many it keeps.
@@ -259,7 +265,8 @@ impl StatusBoard {
             memory_bytes: bytes,
             in_flight: self.in_flight.load(Ordering::Relaxed),
             reconnects: self.reconnects.load(Ordering::Relaxed),
-            blocked: Duration::from_millis(self.blocked_ms.load(Ordering::Relaxed)),
+            blocked: slow.blocked
+                + slow.blocked_since.map_or(Duration::ZERO, |since| since.elapsed()),
             panics: self.panics.load(Ordering::Relaxed),
             spool: slow.spool,
             latency: self.latency.view(),

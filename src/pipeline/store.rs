@@ -132,7 +132,7 @@ impl Store {
     fn complain(&mut self, error: &SpoolError) {
         let words = error.to_string();
         if self.said.as_ref() != Some(&words) {
-            log::error!("[{}] Spool: {words}; events wait in memory meanwhile", self.name);
+            log::error!("[{}] Spool: {words}; events are in memory alone meanwhile", self.name);
             self.said = Some(words);
         }
     }
@@ -211,9 +211,8 @@ impl Store {
         taken
     }
 
-    /// Puts messages in front of everything that is in it, durable at once.
+    /// Puts messages in front of everything that is in it, durable at once, after a [`rewind`](Self::rewind).
     pub(super) fn prepend(&mut self, items: &mut VecDeque<Item>, boot: &str) -> Vec<Item> {
-        self.rewind();
         let Some(spool) = self.spool.as_mut() else { return Vec::new() };
         let mut bytes = Vec::new();
         let ends: Vec<usize> = items
@@ -335,15 +334,17 @@ impl Store {
         }
     }
 
-    /// Reads again from the first message that is not settled. What was read before is void.
-    pub(super) fn rewind(&mut self) {
-        // Those settled out of order come once more: counted again, and delivered twice.
+    /// Reads again from the first message that is not settled. What was read before is void. Returns how many were settled out
+    /// of order: they come once more, wait again, and have to be counted as coming from the disk.
+    pub(super) fn rewind(&mut self) -> u64 {
         let again = self.reading.iter().filter(|(_, settled)| *settled).count();
-        self.records += u64::try_from(again).unwrap_or(0);
+        let again = u64::try_from(again).unwrap_or(0);
+        self.records += again;
         self.reading.clear();
         if let Some(spool) = self.spool.as_mut() {
             spool.rewind();
         }
+        again
     }
 
     /// Makes room by giving up the oldest of the cheapest. Returns how many were given up.

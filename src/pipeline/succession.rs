@@ -10,10 +10,10 @@ use crate::config::delivery::SpoolMode;
 use crate::pipeline::Predecessor;
 use crate::pipeline::gap::{Gap, Losses};
 use crate::pipeline::item::Item;
-use crate::pipeline::publisher::Publisher;
+use crate::pipeline::publisher::{Publisher, Settings};
 use crate::pipeline::status::SinkState;
 use crate::pipeline::store::{Store, StoreSettings};
-use crate::pipeline::stream::Standing;
+use crate::pipeline::stream::{Hole, Note, Standing};
 use crate::queue::{DropReason, Ring};
 
 /// How long a successor waits for what it takes over, beyond the other's own deadline.
@@ -30,7 +30,10 @@ pub struct Leftover {
     pub(super) recent: RecentIds,
     pub(super) losses: Losses,
     /// Losses behind what is told, and themselves untold.
-    pub(super) late: Vec<Gap>,
+    pub(super) late: VecDeque<Gap>,
+    pub(super) earlier: Option<(Arc<str>, u64)>,
+    pub(super) holes: Vec<Hole>,
+    pub(super) last_spooled: u64,
     /// What stays on disk, and where.
     pub(super) spooled: Option<(StoreSettings, u64)>,
 }
@@ -66,20 +69,41 @@ impl Leftover {
     ///
     /// What was sent and never answered for is told as missing too: that it arrived all the same
     /// does no harm, and that it did not must be known.
-    pub(super) fn abandon(&mut self, ring: &Ring, name: &str) {
-        let lost = self.len();
-        let first = self.items.iter().filter(|item| item.is_in_memory()).map(|item| item.stamp.seq);
-        let first = first.chain(self.late.iter().map(|gap| gap.first)).min();
-        if let Some(first) = first {
-            self.standing.told = self.standing.told.min(first.saturating_sub(1));
-        }
+    pub(super) fn abandon(&mut self, ring: &Ring, settings: &Settings) {
+        let (lost, name) = (self.len(), &settings.name);
         if lost > 0 {
             log::error!("[{name}] {lost} events could not be delivered in time and are lost");
         }
         for item in self.items.drain(..).filter(|item| !item.is_own()) {
-            self.losses.note(item.record.kind(), DropReason::Shutdown);
+            item.record.note_lost();
+            let (seq, kind) = (item.stamp.seq, item.record.kind());
+            Gap::note_late(&mut self.late, &settings.boot, seq, kind, DropReason::Shutdown);
             ring.release(item.size());
             ring.account().dropped(DropReason::Shutdown, 1);
+        }
+    }
+}
+
+impl Leftover {
+    /// What the next load has to know, in this boot or another.
+    pub(super) fn note(&mut self, boot: &Arc<str>) -> Note {
+        let is_spool_empty = self.spooled.as_ref().is_none_or(|(_, records)| *records == 0);
+        // What was lost last has nothing behind it that the next boot would find.
+        if is_spool_empty || self.last_spooled > 0 {
+            let late = self.late.iter().filter(|gap| gap.boot == *boot).map(|gap| gap.last);
+            let known = late.fold(self.standing.told.max(self.last_spooled), u64::max);
+            if known + 1 < self.standing.next {
+                let losses = std::mem::take(&mut self.losses);
+                let (first, last) = (known + 1, self.standing.next - 1);
+                self.late.push_back(Gap { boot: Arc::clone(boot), first, last, losses });
+            }
+        }
+        Note {
+            boot: Arc::clone(boot),
+            standing: self.standing,
+            is_running: false,
+            holes: std::mem::take(&mut self.holes),
+            gaps: std::mem::take(&mut self.late).into(),
         }
     }
 }
@@ -90,7 +114,7 @@ pub(super) struct ConfiguredStore(Option<Store>);
 
 impl Publisher {
     /// Takes over from the sink that this one replaces, before anything is sent: order.
-    pub(super) fn succeed(&mut self, predecessor: &Predecessor) {
+    pub(super) fn succeed(&mut self, predecessor: Predecessor) {
         self.board.state(SinkState::Waiting);
         let patience = Instant::now() + SUCCESSION;
         let leftover = loop {
@@ -106,10 +130,12 @@ impl Publisher {
             };
             if Instant::now() >= until.min(patience) {
                 log::error!(
-                    "[{}] The sink it replaces did not end in time: its last events are lost",
+                    "[{}] The sink it replaces did not end in time: what it has left when it does is dropped",
                     self.settings.name
                 );
-                self.board.follow(None);
+                // Until then that waits, and is in the account.
+                self.overdue = Some(predecessor);
+                self.recall();
                 return;
             }
         };
@@ -118,7 +144,28 @@ impl Publisher {
         self.recent = leftover.recent;
         self.losses = leftover.losses;
         self.late = leftover.late;
+        self.earlier = leftover.earlier;
+        self.holes = leftover.holes;
+        self.last_spooled = leftover.last_spooled;
         self.inherit(leftover.spooled);
+    }
+
+    /// Counts what a predecessor has left that ends late: this one's events are on their way, and its numbers are in use.
+    pub(super) fn take_overdue(&mut self) {
+        let Some(predecessor) = &self.overdue else { return };
+        let Some(mut leftover) = predecessor.take(Duration::ZERO, &self.ring) else { return };
+        self.overdue = None;
+        leftover.abandon(&self.ring, &self.settings);
+        let here = self.store.as_ref().filter(|store| !store.is_open());
+        match (&leftover.spooled, here) {
+            (Some((settings, records)), Some(store)) if *store.dir() == *settings.config.dir => {
+                self.inherited = *records;
+            }
+            _ => {
+                leftover.tell_spooled(&self.settings.name);
+                self.board.follow(None);
+            }
+        }
     }
 
     /// What the predecessor left on disk comes first, wherever that is: from a folder that is no longer configured it is
@@ -156,5 +203,129 @@ impl Publisher {
         }
         self.store = self.configured_store.take().and_then(|ConfiguredStore(store)| store);
         self.board.no_spool();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+    use crate::codec::Stamp;
+    use crate::config::delivery::{ReconnectConfig, WhenFull};
+    use crate::event::{Class, EventNames, Record};
+    use crate::pipeline::item::Origin;
+    use crate::pipeline::publisher::Parts;
+    use crate::pipeline::status::StatusBoard;
+    use crate::queue::{Account, Limits, Pool};
+    use crate::sink::{Interrupt, Outcome, Sink, SinkError};
+
+    struct Nowhere;
+
+    impl Sink for Nowhere {
+        fn open(&mut self, _: Instant) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn window(&self) -> usize {
+            0
+        }
+
+        fn send(&mut self, _: u64, _: &crate::codec::Outgoing<'_>) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn poll(&mut self, _: Duration, _: &mut Vec<Outcome>) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn close(&mut self, _: Instant) {}
+
+        fn peer(&self) -> String {
+            String::new()
+        }
+    }
+
+    fn settings() -> Settings {
+        let wait = Duration::from_millis(1);
+        Settings {
+            name: "out".into(),
+            kind: "file",
+            node: "fs1".into(),
+            boot: "B".into(),
+            names: Arc::new(EventNames::new(["CUSTOM"])),
+            linger: wait,
+            reconnect: ReconnectConfig {
+                min: wait,
+                max: wait,
+                refused: wait,
+                return_to_primary: Duration::ZERO,
+            },
+            open_timeout: wait,
+            when_full: WhenFull::DropNewest,
+            max_attempts: 1,
+            store: None,
+            dead_letters: None,
+            dead_letter_destination: None,
+            stream_file: None,
+            prepare: || {},
+        }
+    }
+
+    #[test]
+    fn what_a_predecessor_has_left_that_ends_too_late_is_in_the_account() {
+        let settings = Arc::new(settings());
+        let account = Arc::<Account>::default();
+        let limits = Limits { events: 64, bytes: 1 << 20, percent: [100; 3], slack_percent: 0 };
+        let [before, ring] = [(); 2].map(|()| Arc::new(Ring::new(limits, Arc::clone(&account))));
+        let [board_before, board] = [(); 2].map(|()| Arc::new(StatusBoard::new(&settings)));
+        let (report, done) = bounded(1);
+        let predecessor =
+            Predecessor { done, ring: Arc::clone(&before), board: Arc::clone(&board_before) };
+        board.follow(Some((board_before, Arc::clone(&before))));
+        account.offered();
+        before.offer(Arc::new(Record::default()), Class::Normal).unwrap();
+
+        let (_commands, inbox) = unbounded();
+        let mut publisher = Publisher::new(Parts {
+            settings,
+            ring: Arc::clone(&ring),
+            pool: Arc::new(Pool::new(1, 1, 64)),
+            board: Arc::clone(&board),
+            interrupt: Arc::new(Interrupt::new().unwrap()),
+            inbox,
+            sink: Box::new(Nowhere),
+        });
+        // It is told to end, and so does not wait.
+        publisher.stop = Some(Instant::now());
+        publisher.succeed(predecessor);
+        publisher.take_overdue();
+        let status = board.view(&ring, 0);
+        assert_eq!((status.waiting, status.account.dropped_total()), (1, 0));
+
+        let item = Item {
+            stamp: Stamp { seq: 1, reuse: 0 },
+            is_stamped: true,
+            record: before.take().unwrap().record,
+            boot: None,
+            attempts: 0,
+            origin: Origin::Memory,
+        };
+        let leftover = Leftover {
+            items: [item].into(),
+            standing: Standing { next: 2, told: 0 },
+            recent: RecentIds::new(),
+            losses: Losses::default(),
+            late: VecDeque::new(),
+            earlier: None,
+            holes: Vec::new(),
+            last_spooled: 0,
+            spooled: None,
+        };
+        report.send(leftover).unwrap();
+        publisher.take_overdue();
+        let status = board.view(&ring, 0);
+        assert_eq!((status.waiting, status.account.dropped_total()), (0, 1));
+        assert_eq!((before.held(), ring.held()), ((0, 0), (0, 0)));
     }
 }

@@ -77,6 +77,11 @@ impl Window {
         self.through = self.through.max((tag + 1).min(self.next_tag()));
     }
 
+    /// What is in flight, in order.
+    pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
+        self.slots.iter().filter_map(|slot| slot.item.as_ref())
+    }
+
     /// Takes out one that the broker would not have. Those around it stay.
     pub(super) fn take(&mut self, tag: u64) -> Option<Item> {
         self.slot(tag)?.item.take()

@@ -8,8 +8,7 @@ use serde_json::Value;
 
 use crate::bench::Row;
 use crate::broker::Broker;
-use crate::support::clients;
-use crate::support::root;
+use crate::support::{Folder, clients, root, skips};
 
 fn example(name: &str) -> PathBuf {
     root().join("examples").join(name)
@@ -63,4 +62,33 @@ pub(crate) fn check(row: &Row<'_>, events: usize, told_missing: u64) {
     assert_eq!(summary["told_missing"], told_missing, "{summary}");
     assert_eq!(summary["untold_holes"], Value::Array(Vec::new()), "{summary}");
     assert_eq!(String::from_utf8_lossy(&done.stdout).lines().count(), events);
+}
+
+/// What `rustbridge_publish` sends has any form: it is used as the text that it is.
+#[test]
+fn a_reference_consumer_takes_what_is_no_event() {
+    let python = "/usr/bin/python3";
+    if !std::path::Path::new(python).exists() {
+        skips::note("consumers", "there is no python3", "apt-get install python3");
+        return;
+    }
+    let folder = Folder::new("consumer");
+    let records = folder.join("records");
+    let record = |seq: u64, payload: &str| {
+        let seq = seq.to_string();
+        let headers = ["message-id", &seq, "node", "fs1", "boot", "B", "seq", &seq];
+        serde_json::json!({ "headers": headers, "payload": payload }).to_string() + "\n"
+    };
+    let payloads = ["plain words", "[1, 2]", "null", r#"{"Event-Name": "DTMF"}"#];
+    let lines: String = (1..).zip(payloads).map(|(seq, payload)| record(seq, payload)).collect();
+    std::fs::write(&records, lines).unwrap();
+    let mut command = Command::new(python);
+    command.env("PYTHONDONTWRITEBYTECODE", "1").arg(example("consumer_kafka.py"));
+    command.stdin(std::fs::File::open(&records).unwrap());
+    let done = command.output().expect("a consumer can be started");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    let used = String::from_utf8_lossy(&done.stdout);
+    let used: Vec<&str> = used.lines().collect();
+    assert_eq!(used, [r#""plain words""#, "[1, 2]", r#""null""#, r#"{"Event-Name": "DTMF"}"#]);
 }

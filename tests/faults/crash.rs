@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bench::{Row, assert_balanced, dropped, size, wait};
+use crate::bench::{Row, SINK, assert_balanced, dropped, size, wait};
 use crate::stream::{Stream, id, streams};
 use crate::support::oracle;
+use crate::support::proxy::Mode;
 use crate::support::switch::{Delivered, Load};
 
 /// F10. The switch is killed at any point while events go to disk. Whatever the module has called durable arrives.
@@ -42,6 +43,50 @@ pub(crate) fn killed_with_calls(row: &mut Row<'_>) {
         assert_eq!(orphan["Core-UUID"], boot.as_str(), "{orphan:?}");
         assert_eq!(orphan["Unique-ID"], uuid(life), "{orphan:?}");
     }
+}
+
+/// F10 in mode `overflow`. The switch is killed when events of it are on disk and older ones in memory alone, sent and not
+/// acknowledged: those are told as missing by the next boot, in front of the others.
+pub(crate) fn killed_in_front_of_the_spool(row: &mut Row<'_>) {
+    let proxy = row.broker.proxy();
+    row.broker.keep(&row.place, "#");
+    row.configure_by(proxy.port(), &[("spool-mode", "overflow"), ("spool-fsync", "always")]);
+    row.host.load().expect("the module loads");
+    row.wait_sink("the connection", |sink| sink["state"] == "connected");
+    let before = row.deliver(10);
+    row.wait_all_delivered();
+    let boot = row.boot();
+    proxy.set(Mode::Blackhole);
+    let lost = row.deliver(50);
+    row.wait_sink("these to be in flight", |sink| sink["in_flight"] == lost.count);
+    row.host.api(&format!("rustbridge pause {SINK}"));
+    let kept = row.deliver(size(500, 20_000));
+    row.wait_sink("those to be durable", |sink| {
+        let spool = &sink["spool"];
+        let all = before.count + lost.count + kept.count;
+        spool["records"] == kept.count && spool["durable_seq"] == all
+    });
+    row.host.kill();
+    row.host.start();
+    proxy.set(Mode::Pass);
+    row.host.load().expect("the module loads");
+    row.wait_sink("the spool to be read", |sink| sink["recovered"] == kept.count);
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    row.wait_sink("the gap record", |sink| sink["gaps"] == 1 && sink["in_flight"] == 0);
+    let stream =
+        streams(row.broker.read(&row.place)).remove(&boot).expect("the stream of that boot");
+    let expected: BTreeSet<u64> = (before.count + 1..=before.count + lost.count).collect();
+    assert_eq!(stream.told, expected);
+    // What the network had of them arrives when it passes again: they were not acknowledged.
+    let known: BTreeSet<u64> = stream.numbers.union(&stream.told).copied().collect();
+    assert_eq!(known, (1..=stream.last()).collect::<BTreeSet<u64>>());
+    assert_eq!(stream.reasons, BTreeMap::from([("crash".to_owned(), lost.count)]));
+    let mut verdict = oracle::judge(&[before, lost, kept], &stream.messages);
+    assert!(verdict.lost.len() <= expected.len(), "{:?}", verdict.lost);
+    verdict.lost.clear();
+    verdict.assert_exact();
+    row.note(&verdict, stream.duplicates);
 }
 
 const ORPHAN: &str = "rustbridge::orphan";

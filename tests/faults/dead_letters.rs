@@ -179,6 +179,11 @@ pub(crate) fn exchange_deleted(row: &mut Row<'_>) {
         (verdict.lost.as_slice(), verdict.damaged.as_slice(), verdict.unknown.as_slice()),
         (&[][..], &[][..], &[][..])
     );
+    // What was told as missing came after all.
+    assert!(stream.told.is_subset(&stream.numbers), "{:?}", stream.told);
+    let untold: Vec<u64> =
+        (1..=stream.last()).filter(|seq| !stream.numbers.contains(seq)).collect();
+    assert!(untold.is_empty(), "missing, and not told: {untold:?}");
     assert!(stream.duplicates <= 1024, "{} duplicates", stream.duplicates);
     row.note(&verdict, stream.duplicates);
 }
