@@ -205,10 +205,13 @@ pub struct Damage {
 }
 
 impl Damage {
-    /// How many records are lost, as far as anything tells: by count, or else by the numbers that are missing between the neighbors.
+    /// How many records are lost, as far as anything tells: by count, or else by the numbers that are missing between the neighbors,
+    /// which may be of two streams: no more than there is room for.
     pub fn estimate(&self) -> u64 {
         self.records.unwrap_or_else(|| match (self.from_seq, self.to_seq) {
-            (Some(from), Some(to)) => to.saturating_add(1).saturating_sub(from),
+            (Some(from), Some(to)) => {
+                to.saturating_add(1).saturating_sub(from).min(self.bytes / format::RECORD)
+            }
             _ => 0,
         })
     }

@@ -278,6 +278,10 @@ impl Survey {
             self.highest = self.highest.max(resume.ordinal);
             self.generation = self.generation.max(generation);
         }
+        if let Link::Instead { floor } = segment.link {
+            // What has a number between those two is void, so nothing is put ahead there.
+            self.lowest = self.lowest.map(|lowest| lowest.min(floor.ordinal));
+        }
         self.segments.push(segment);
     }
 
