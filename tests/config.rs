@@ -155,9 +155,11 @@ fn without_a_spool_a_full_queue_drops_the_newest() {
 fn a_small_spool_has_small_segments_unless_it_is_told_otherwise() {
     let segment = |params: &str| sink("file", &(PATH.to_owned() + params)).spool.segment_bytes;
     assert_eq!(segment(""), 64 << 20);
-    let small = param("spool-max-bytes", "1048576");
-    assert_eq!(segment(&small), 1 << 17);
-    assert_eq!(segment(&param("spool-max-bytes", "65536")), 1 << 16);
+    let small = param("spool-max-bytes", "4194304");
+    assert_eq!(segment(&small), 1 << 19);
+    // Without a spool it need not hold an event either.
+    let least = param("spool-max-bytes", "65536") + &param("spool-mode", "off");
+    assert_eq!(segment(&least), 1 << 16);
     assert_eq!(segment(&(small + &param("spool-segment-bytes", "1048576"))), 1 << 20);
 }
 
@@ -331,6 +333,7 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
         "spool-max-bytes=65536 spool-segment-bytes=16777216",
         "spool-segment-bytes, which is 16777216",
     ),
+    ("file", "spool-max-bytes=65536", "spool-max-bytes: 65536 bytes can't hold one event of"),
     ("file", "spool-fsync-interval-ms=0", "spool-fsync is interval"),
     ("file", "fsync=interval fsync-interval-ms=0", "fsync is interval"),
     ("file", "bulk-percent=95", "normal-percent is 90"),
@@ -414,7 +417,7 @@ fn every_contradiction_is_one_clear_problem() {
 #[test]
 fn a_wrong_value_is_not_held_against_another_parameter() {
     assert_eq!(wrong("file", "normal-percent=no critical-percent=60").len(), 1);
-    assert_eq!(wrong("file", "spool-segment-bytes=no spool-max-bytes=65536").len(), 1);
+    assert_eq!(wrong("file", "spool-segment-bytes=no spool-max-bytes=8388608").len(), 1);
 }
 
 #[test]

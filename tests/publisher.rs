@@ -13,6 +13,7 @@
 mod folder;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -59,6 +60,8 @@ struct Broker {
     seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
     /// What gap records say of the reasons.
     reasons: Arc<Mutex<Vec<String>>>,
+    /// What and why, by the gap records.
+    told: Arc<Mutex<Vec<String>>>,
 }
 
 impl Sink for Broker {
@@ -104,6 +107,10 @@ impl Sink for Broker {
                         let reasons = message.header("Rustbridge-Reasons").unwrap_or_default();
                         let reasons = String::from_utf8_lossy(reasons).into_owned();
                         self.reasons.lock().unwrap().push(reasons);
+                        let words = ["Rustbridge-Events", "Rustbridge-Reasons"].map(|name| {
+                            String::from_utf8_lossy(message.header(name).unwrap()).into_owned()
+                        });
+                        self.told.lock().unwrap().push(words.join(": "));
                     }
                     None => seen[0].extend([message.stamp.seq]),
                 }
@@ -168,6 +175,7 @@ struct Bench {
     order: Arc<Mutex<Vec<u64>>>,
     seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
     reasons: Arc<Mutex<Vec<String>>>,
+    told: Arc<Mutex<Vec<String>>>,
 }
 
 /// Percent of queue and spool, by class.
@@ -223,7 +231,9 @@ fn start_in(
         prepare: || {},
     };
     let does = Arc::new(AtomicU8::new(does));
-    let told = Arc::clone(&does);
+    let doing = Arc::clone(&does);
+    let told = Arc::new(Mutex::default());
+    let telling = Arc::clone(&told);
     let seen = Arc::new(Mutex::new([BTreeSet::new(), BTreeSet::new()]));
     let kept = Arc::clone(&seen);
     let pool = Arc::new(Pool::new(64, 8, 8192));
@@ -233,7 +243,7 @@ fn start_in(
     let why = Arc::clone(&reasons);
     let make = move |interrupt| -> Box<dyn Sink> {
         Box::new(Broker {
-            does: told,
+            does: doing,
             taken: Vec::new(),
             last: 0,
             blocked: None,
@@ -241,10 +251,11 @@ fn start_in(
             interrupt,
             seen: kept,
             reasons: why,
+            told: telling,
         })
     };
     let pipeline = Pipeline::start(settings, Arc::clone(&ring), pool, None, make).unwrap();
-    Bench { pipeline, ring, does, order, seen, reasons }
+    Bench { pipeline, ring, does, order, seen, reasons, told }
 }
 
 impl Bench {
@@ -595,4 +606,121 @@ fn a_pause_that_the_broker_asks_for_counts_while_it_lasts_and_ends_with_the_conn
     let status = bench.until("some time to pass", |status| on_disk(status, 1));
     assert_eq!(status.blocked, before.blocked);
     bench.stop();
+}
+
+/// Offers so many events and waits until they are out of memory.
+fn put_away(bench: &Bench, numbers: std::ops::RangeInclusive<u64>, size: usize) {
+    for number in numbers {
+        bench.offer(Class::Normal, number, size);
+        bench.until("the event to be put away", |status| status.memory_bytes == 0);
+    }
+}
+
+#[test]
+fn an_event_larger_than_the_spool_is_lost_alone() {
+    let folder = Folder::new("oversize");
+    let config = SpoolConfig { max_bytes: 128 << 10, ..spool(folder.path()) };
+    let bench = start(AWAY, Some(StoreSettings { config, mode: SpoolMode::Always }), None);
+    for (number, size) in [(1, 100), (2, 200_000), (3, 100)] {
+        bench.offer(Class::Critical, number, size);
+    }
+    let status = bench.until("the others to be on disk", |status| status.memory_bytes == 0);
+    assert_balanced(&status);
+    assert_eq!(status.account.dropped[DropReason::Oversize.index()], 1, "{status:#?}");
+    bench.does.store(TAKES, Ordering::SeqCst);
+    bench.until("them to be delivered", |status| {
+        status.account.delivered == 2 && status.account.gaps == 1
+    });
+    assert_eq!(*bench.order.lock().unwrap(), [1, 2, 3]);
+    assert_eq!(*bench.told.lock().unwrap(), ["DTMF=1: oversize=1"]);
+    bench.stop();
+}
+
+#[test]
+fn what_gives_way_in_a_full_spool_is_told_by_its_kind() {
+    let folder = Folder::new("oldest");
+    let config = SpoolConfig { max_bytes: 2 << 20, ..spool(folder.path()) };
+    let store = StoreSettings { config, mode: SpoolMode::Always };
+    let limits = Limits { events: 1024, bytes: 1 << 24, percent: [100; 3], slack_percent: 10 };
+    let bench = start_with(AWAY, limits, Some(store), None);
+    put_away(&bench, 1..=800, 4000);
+    let status = bench.pipeline.status();
+    let lost = status.account.dropped[DropReason::SpoolFull.index()];
+    assert_eq!(lost, status.account.dropped_total(), "{status:#?}");
+    assert!((200..=700).contains(&lost), "{lost}");
+    bench.does.store(TAKES, Ordering::SeqCst);
+    bench.until("the rest to arrive", |status| status.waiting == 0 && status.account.gaps > 0);
+    let [arrived, told] = bench.seen.lock().unwrap().clone();
+    assert_eq!(told, (1..=lost).collect::<BTreeSet<u64>>());
+    assert_eq!(arrived, (lost + 1..=800).collect::<BTreeSet<u64>>());
+    assert_eq!(*bench.told.lock().unwrap(), [format!("DTMF={lost}: spool-full={lost}")]);
+    bench.stop();
+}
+
+#[test]
+fn what_is_damaged_on_disk_is_told_as_such() {
+    let folder = Folder::new("damaged");
+    let config = spool(folder.path());
+    let store = StoreSettings { config, mode: SpoolMode::Always };
+    let bench = start(AWAY, Some(store), None);
+    put_away(&bench, 1..=10, 1000);
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "seg");
+    let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let path = files.into_iter().find(is_segment).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[b'!'; 100], 5500).unwrap();
+    bench.does.store(TAKES, Ordering::SeqCst);
+    let status = bench.until("the rest to arrive", |status| {
+        status.waiting == 0 && status.in_flight == 0 && status.account.gaps > 0
+    });
+    assert_balanced(&status);
+    assert_eq!(status.account.dropped[DropReason::SpoolDamaged.index()], 1, "{status:#?}");
+    assert_eq!(bench.seen.lock().unwrap()[0].len(), 9);
+    assert_eq!(*bench.order.lock().unwrap(), (1..=10).collect::<Vec<u64>>());
+    assert_eq!(*bench.told.lock().unwrap(), ["UNKNOWN=1: spool-damaged=1"]);
+    bench.stop();
+}
+
+#[test]
+fn a_spool_that_breaks_while_it_is_used_stops_no_event() {
+    let folder = Folder::new("breaks");
+    let dir = folder.path().join("spool");
+    let has_trouble =
+        |status: &SinkStatus| status.spool.as_ref().is_some_and(|spool| spool.trouble.is_some());
+    let fsyncs = [Fsync::Never, Fsync::Always, Fsync::Interval(Duration::from_millis(10))];
+    for fsync in fsyncs {
+        let config = SpoolConfig { fsync, ..spool(&dir) };
+        let bench = start(AWAY, Some(StoreSettings { config, mode: SpoolMode::Always }), None);
+        put_away(&bench, 1..=10, 100);
+        bench.until("them to be durable", |status| {
+            status
+                .spool
+                .as_ref()
+                .is_some_and(|spool| spool.records == 10 && spool.undurable_records == 0)
+        });
+        // There can be no folder again.
+        fs::remove_dir_all(&dir).unwrap();
+        fs::write(&dir, "an obstacle").unwrap();
+        bench.until("the trouble", has_trouble);
+        bench.does.store(TAKES, Ordering::SeqCst);
+        bench.until("what is in the deleted file", |status| status.account.delivered == 10);
+        for number in 11..=20 {
+            bench.offer(Class::Normal, number, 100);
+        }
+        bench.until("events to go past the spool", |status| {
+            let bypassed = status.spool.as_ref().map_or(0, |spool| spool.bypassed);
+            status.account.delivered == 20 && bypassed == 10
+        });
+        fs::remove_file(&dir).unwrap();
+        bench.until("the spool to work again", |status| !has_trouble(status));
+        for number in 21..=30 {
+            bench.offer(Class::Normal, number, 100);
+        }
+        let status = bench.until("the last", |status| status.account.delivered == 30);
+        assert_balanced(&status);
+        assert_eq!(status.account.dropped_total(), 0, "{status:#?}");
+        assert_eq!(*bench.order.lock().unwrap(), (1..=30).collect::<Vec<u64>>(), "{fsync:?}");
+        bench.stop();
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }

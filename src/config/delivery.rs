@@ -217,9 +217,11 @@ const LEAST_SEGMENT: u64 = 64 << 10;
 
 impl SpoolSettings {
     /// Reads the spool's parameters.
-    pub(super) fn read(params: &mut Params<'_>) -> Self {
+    pub(super) fn read(params: &mut Params<'_>, max_event_bytes: usize) -> Self {
+        let mode = params.read(&sink::SPOOL_MODE);
         let mut segment_bytes = params.read(&sink::SPOOL_SEGMENT_BYTES);
         let max_bytes = params.read(&sink::SPOOL_MAX_BYTES);
+        let mut clashes = false;
         if !params.is_given(&sink::SPOOL_SEGMENT_BYTES) {
             // Room is given back by whole segments, so a small spool has small ones.
             segment_bytes = segment_bytes.min(max_bytes / 8).max(LEAST_SEGMENT);
@@ -228,9 +230,17 @@ impl SpoolSettings {
                 "{max_bytes} bytes can't hold one segment of spool-segment-bytes, which is {segment_bytes}"
             );
             params.clash(&[&sink::SPOOL_MAX_BYTES, &sink::SPOOL_SEGMENT_BYTES], message);
+            clashes = true;
+        }
+        let too_small = usize::try_from(max_bytes).is_ok_and(|max| max < max_event_bytes);
+        if mode != SpoolMode::Off && too_small && !clashes {
+            let message = format!(
+                "{max_bytes} bytes can't hold one event of max-event-bytes, which is {max_event_bytes}"
+            );
+            params.clash(&[&sink::SPOOL_MAX_BYTES], message);
         }
         Self {
-            mode: params.read(&sink::SPOOL_MODE),
+            mode,
             dir: params.read(&sink::SPOOL_DIR),
             segment_bytes,
             max_bytes,

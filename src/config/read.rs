@@ -175,7 +175,7 @@ impl Reader<'_> {
         let mut params = Params::new(place.clone(), &section.params);
         let enabled = params.read(&sink::ENABLED);
         let linger = params.read(&sink::LINGER_MS);
-        let spool = SpoolSettings::read(&mut params);
+        let spool = SpoolSettings::read(&mut params, max_event_bytes);
         let queue = QueueConfig::read(&mut params, &spool, max_event_bytes);
         let classes = ClassConfig::read(&mut params, self.known.events);
         let reconnect = ReconnectConfig::read(&mut params);

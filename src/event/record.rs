@@ -454,14 +454,27 @@ impl Record {
             .ok()
             .filter(|len| *len <= bytes.len())
             .ok_or(DecodeError::Truncated)?;
-        self.kind = match name {
-            "\u{1}publish" => EventKind::PUBLISH,
-            name => names.kind(name).unwrap_or(EventKind::UNKNOWN),
-        };
+        self.kind = stored_kind(names, name);
         self.class = Class::from_number(class);
         self.put(bytes);
         self.subclass_len = subclass_len;
         Ok((boot, reuse))
+    }
+
+    /// The kind of a record by its stored form, without reading the rest.
+    pub fn kind_of_stored(names: &EventNames, stored: &[u8]) -> EventKind {
+        let head = stored.split_first_chunk::<3>();
+        let name = head
+            .filter(|([version, ..], _)| *version == STORED_VERSION)
+            .and_then(|(_, rest)| short_text(rest).ok());
+        name.map_or(EventKind::UNKNOWN, |(name, _)| stored_kind(names, name))
+    }
+}
+
+fn stored_kind(names: &EventNames, name: &str) -> EventKind {
+    match name {
+        "\u{1}publish" => EventKind::PUBLISH,
+        name => names.kind(name).unwrap_or(EventKind::UNKNOWN),
     }
 }
 

@@ -34,6 +34,14 @@ impl Losses {
         *self.reasons.entry(reason.name()).or_default() += 1;
     }
 
+    /// Adds so many messages of which nothing is left to tell what they were.
+    pub(super) fn note_unknown(&mut self, count: u64, reason: DropReason) {
+        if count > 0 {
+            *self.kinds.entry(EventKind::UNKNOWN).or_default() += count;
+            *self.reasons.entry(reason.name()).or_default() += count;
+        }
+    }
+
     /// Adds what dispatch threads noted.
     pub(super) fn note_missed(&mut self, missed: &Missed) {
         for (kind, count) in &missed.kinds {

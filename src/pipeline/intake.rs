@@ -14,6 +14,7 @@ use crate::pipeline::item::{Item, Origin};
 use crate::pipeline::publisher::Publisher;
 use crate::pipeline::store::Store;
 use crate::queue::{DropReason, Slot};
+use crate::spool::SpoolError;
 
 /// Events taken from the ring in one round, so that sending is never far away.
 const INTAKE_MAX: usize = 16 * 1024;
@@ -32,7 +33,7 @@ const SPILL_EIGHTHS: u64 = 3;
 /// How long a connection may be away before what is in memory goes to disk.
 const SPILL_AFTER: Duration = Duration::from_millis(200);
 /// Bytes that `drop-oldest` frees in a full spool at a time: about one segment.
-const FREE_BYTES: usize = 1 << 20;
+const FREE_BYTES: u64 = 1 << 20;
 
 impl Publisher {
     /// Numbers what dispatch threads have offered.
@@ -125,7 +126,9 @@ impl Publisher {
         let all = found.records + found.lost;
         account.recovered(all.saturating_sub(inherited));
         account.dropped(DropReason::SpoolDamaged, found.lost + inherited.saturating_sub(all));
-        if let Some(store) = &self.store {
+        self.losses.note_unknown(inherited.saturating_sub(all), DropReason::SpoolDamaged);
+        if let Some(store) = &mut self.store {
+            self.losses.note_unknown(store.take_untold(), DropReason::SpoolDamaged);
             self.board.spooled(store.records());
         }
         self.board.follow(None);
@@ -133,7 +136,7 @@ impl Publisher {
 
     /// Puts what was taken in where it waits.
     pub(super) fn put_away(&mut self) {
-        let Some(store) = self.store.as_ref().filter(|store| store.is_open()) else {
+        let Some(store) = self.store.as_mut().filter(|store| store.is_open()) else {
             self.head.append(&mut self.tail);
             return;
         };
@@ -141,6 +144,15 @@ impl Publisher {
             || self.blocked_since.is_some_and(|since| since.elapsed() >= SPILL_AFTER);
         let rests = is_away || self.paused;
         let goes_by_disk = rests || store.is_always() || !store.is_empty();
+        if store.is_suspended() && store.is_empty() {
+            // There is nothing before these, and nothing will be taken behind it until the disk works again: memory is all there
+            // is, as if the spool could not have been opened.
+            if goes_by_disk {
+                store.pass_by(self.tail.len());
+            }
+            self.head.append(&mut self.tail);
+            return;
+        }
         if rests && store.trouble().is_none() {
             // Also when the spool holds something already: what came before that waits in memory alone.
             self.park();
@@ -164,7 +176,8 @@ impl Publisher {
         events > share(limits.events) || bytes > share(limits.bytes)
     }
 
-    /// Appends the tail to the spool. What does not fit stays in memory, whose bound then sheds.
+    /// Appends the tail to the spool. What does not fit stays in memory, whose bound then sheds. Under
+    /// `drop-oldest` what is spooled gives way, if room is what is wanting: not to a disk that is broken.
     fn spill(&mut self) {
         if self.tail.is_empty() {
             return;
@@ -176,14 +189,14 @@ impl Publisher {
             self.note_before(first);
         }
         let mut tail = std::mem::take(&mut self.tail);
-        self.append(&mut tail);
-        if !tail.is_empty() && self.settings.when_full == WhenFull::DropOldest {
-            let mut dropped = 0;
-            if let Some(store) = self.store.as_mut() {
-                let losses = &mut self.losses;
-                dropped =
-                    store.drop_oldest(FREE_BYTES, |kind| losses.note(kind, DropReason::SpoolFull));
-            }
+        let left = self.append(&mut tail);
+        if let Some(error) = left
+            && self.settings.when_full == WhenFull::DropOldest
+            && let Some(store) = self.store.as_mut()
+        {
+            let losses = &mut self.losses;
+            let told = |kind| losses.note(kind, DropReason::SpoolFull);
+            let dropped = store.drop_oldest(&error, FREE_BYTES, told);
             self.ring.account().dropped(DropReason::SpoolFull, dropped);
             if dropped > 0 {
                 self.append(&mut tail);
@@ -195,7 +208,7 @@ impl Publisher {
     /// Gives up what is of a class that may not take more of the spool: bulk first. Critical
     /// messages are taken as long as there is room at all.
     fn shed(&mut self) {
-        let Some(fill) = self.store.as_mut().and_then(Store::fill_percent) else { return };
+        let Some(fill) = self.store.as_ref().and_then(Store::fill_percent) else { return };
         let percent = self.ring.limits().percent;
         let is_over = |class: Class| {
             let limit = percent.get(usize::from(class.number())).copied().unwrap_or(100);
@@ -213,11 +226,18 @@ impl Publisher {
         }
     }
 
-    fn append(&mut self, items: &mut VecDeque<Item>) {
-        let Some(store) = self.store.as_mut() else { return };
-        Self::stamp_all(&mut self.recent, items);
-        let taken = store.append(items, &self.settings.boot);
-        self.spooled(taken);
+    /// Appends these. Returns why some are left, if any are.
+    fn append(&mut self, items: &mut VecDeque<Item>) -> Option<SpoolError> {
+        loop {
+            let store = self.store.as_mut()?;
+            Self::stamp_all(&mut self.recent, items);
+            let (taken, left) = store.append(items, &self.settings.boot);
+            self.spooled(taken);
+            // It would never fit, and nothing behind it would get by.
+            let Some(SpoolError::TooLarge { .. }) = left else { return left };
+            let item = items.pop_front()?;
+            self.discard(item, DropReason::Oversize);
+        }
     }
 
     /// Those are on disk now: counted there before they stop being counted in memory.
@@ -247,7 +267,7 @@ impl Publisher {
         self.ring.account().recovered(store.rewind());
         Self::stamp_all(&mut self.recent, &mut memory);
         let taken = if store.is_empty() {
-            store.append(&mut memory, &self.settings.boot)
+            store.append(&mut memory, &self.settings.boot).0
         } else {
             store.prepend(&mut memory, &self.settings.boot)
         };
@@ -366,6 +386,7 @@ impl Publisher {
         let Some(store) = self.store.as_mut().filter(|store| !store.is_empty()) else { return };
         let boot = &self.settings.boot;
         let lost = store.read(want.max(1), READ_BYTES, boot, &self.pool, &mut self.head);
+        self.losses.note_unknown(store.take_untold(), DropReason::SpoolDamaged);
         self.ring.account().dropped(DropReason::SpoolDamaged, lost);
     }
 

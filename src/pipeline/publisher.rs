@@ -342,12 +342,13 @@ impl Publisher {
         self.tend_note(Instant::now());
         let Some(store) = self.store.as_mut() else { return };
         let lost = store.tend(Instant::now());
+        self.losses.note_unknown(store.take_untold(), DropReason::SpoolDamaged);
         self.ring.account().dropped(DropReason::SpoolDamaged, lost);
         self.board.spooled(store.records());
         if self.posted.elapsed() >= POST_EVERY {
             self.posted = Instant::now();
             let trouble = store.trouble().map(str::to_owned);
-            self.board.spool(store.stats(), trouble);
+            self.board.spool(store.stats(), store.bypassed(), trouble);
         }
     }
 

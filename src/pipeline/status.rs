@@ -103,6 +103,8 @@ pub struct SpoolStatus {
     pub undurable_bytes: u64,
     /// Files that were set aside as damaged.
     pub quarantined: u64,
+    /// Messages that would have gone through it and went past it, because its disk did not work.
+    pub bypassed: u64,
     /// What is wrong with it.
     pub trouble: Option<String>,
 }
@@ -208,7 +210,7 @@ impl StatusBoard {
         self.spooled.store(count, Ordering::Relaxed);
     }
 
-    pub(super) fn spool(&self, stats: Option<SpoolStats>, trouble: Option<String>) {
+    pub(super) fn spool(&self, stats: Option<SpoolStats>, bypassed: u64, trouble: Option<String>) {
         let shown = stats.map_or_else(SpoolStatus::default, |stats| SpoolStatus {
             records: stats.records,
             bytes: stats.bytes,
@@ -218,9 +220,10 @@ impl StatusBoard {
             undurable_records: stats.undurable_records,
             undurable_bytes: stats.undurable_bytes,
             quarantined: stats.quarantined,
+            bypassed: 0,
             trouble: None,
         });
-        self.slow().spool = Some(SpoolStatus { trouble, ..shown });
+        self.slow().spool = Some(SpoolStatus { bypassed, trouble, ..shown });
     }
 
     /// There is no spool any more.

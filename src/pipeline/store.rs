@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use crate::codec::Stamp;
 use crate::config::delivery::SpoolMode;
-use crate::event::{EventKind, EventNames};
+use crate::event::{EventKind, EventNames, Record};
 use crate::pipeline::item::{Item, Origin};
 use crate::pipeline::syncer::SyncThread;
 use crate::pipeline::thread::Prepare;
 use crate::queue::Pool;
 use crate::spool::{
-    DamageKind, Disk, Entry, Fsync, Heal, Position, Spool, SpoolConfig, SpoolError, SpoolStats,
-    Stored,
+    Damage, DamageKind, Disk, Entry, Fsync, Heal, Position, Spool, SpoolConfig, SpoolError,
+    SpoolStats, Stored,
 };
 
 /// Where a sink's spool is, and when it is used.
@@ -29,6 +29,8 @@ pub struct StoreSettings {
 
 /// How long after a spool could not be opened the next attempt is made.
 const OPEN_AGAIN: Duration = Duration::from_secs(2);
+/// Failures to open it after which files are set aside that its disk cannot read.
+const OPEN_ATTEMPTS: u32 = 3;
 /// Bytes of records handed to the spool in one append.
 const APPEND_BYTES: usize = 1 << 20;
 
@@ -43,12 +45,18 @@ pub(super) struct Store {
     syncing: Option<SyncThread>,
     prepare: Prepare,
     open_at: Instant,
+    /// How often in a row it could not be opened.
+    failures: u32,
     /// Records in it that are not settled: part of what waits.
     records: u64,
     /// Positions read and not yet passed by the cursor, in order, and whether each is settled.
     reading: VecDeque<(Position, bool)>,
     read: Vec<Stored>,
     said: Option<String>,
+    /// Lost by damage, and not taken for a gap record yet.
+    untold: u64,
+    /// Messages that would have gone through it and went past it.
+    bypassed: u64,
 }
 
 /// What opening found.
@@ -75,10 +83,13 @@ impl Store {
             syncing: None,
             prepare,
             open_at: Instant::now(),
+            failures: 0,
             records: 0,
             reading: VecDeque::new(),
             read: Vec::new(),
             said: None,
+            untold: 0,
+            bypassed: 0,
         }
     }
 
@@ -88,12 +99,20 @@ impl Store {
             return None;
         }
         let disk = self.disk();
-        match Spool::open(self.settings.config.clone(), Arc::new(disk)) {
+        let (config, disk) = (self.settings.config.clone(), Arc::new(disk));
+        let opened = if self.failures < OPEN_ATTEMPTS {
+            Spool::open(config, disk)
+        } else {
+            Spool::open_without_unreadable(config, disk)
+        };
+        match opened {
             Ok((spool, recovery)) => {
+                self.failures = 0;
                 for line in recovery.lines() {
                     log::warn!("[{}] Spool: {line}", self.name);
                 }
                 let lost = recovery.damage.iter().filter_map(|damage| damage.records).sum();
+                self.untold += recovery.damage.iter().map(Damage::estimate).sum::<u64>();
                 if recovery.records > 0 {
                     log::info!(
                         target: "mod_rustbridge::notice",
@@ -111,6 +130,7 @@ impl Store {
             }
             Err(error) => {
                 self.open_at = Instant::now() + OPEN_AGAIN;
+                self.failures = self.failures.saturating_add(1);
                 self.complain(&error);
                 None
             }
@@ -168,10 +188,9 @@ impl Store {
     }
 
     /// How much of its bound is taken, in percent.
-    pub(super) fn fill_percent(&mut self) -> Option<u64> {
+    pub(super) fn fill_percent(&self) -> Option<u64> {
         let max = self.settings.config.max_bytes.max(1);
-        let stats = self.spool.as_mut()?.stats();
-        Some(stats.bytes.saturating_mul(100) / max)
+        Some(self.spool.as_ref()?.bytes().saturating_mul(100) / max)
     }
 
     /// Messages in it that are not settled.
@@ -179,10 +198,20 @@ impl Store {
         self.records
     }
 
+    /// Whether it takes nothing until its disk works again.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.spool.as_ref().is_some_and(Spool::is_suspended)
+    }
+
     /// Puts messages from the front of `items` behind everything that is in it. Returns those it
-    /// took, which are out of memory's care then; the rest stays.
-    pub(super) fn append(&mut self, items: &mut VecDeque<Item>, boot: &str) -> Vec<Item> {
+    /// took, which are out of memory's care then; the rest stays, and why.
+    pub(super) fn append(
+        &mut self,
+        items: &mut VecDeque<Item>,
+        boot: &str,
+    ) -> (Vec<Item>, Option<SpoolError>) {
         let mut taken = Vec::new();
+        let mut left = None;
         while !items.is_empty() {
             let Some(spool) = self.spool.as_mut() else { break };
             let mut batch = spool.batch();
@@ -197,18 +226,19 @@ impl Store {
             let appended = spool.append(batch);
             self.records += u64::try_from(appended.accepted).unwrap_or(0);
             taken.extend(items.drain(..appended.accepted.min(items.len())));
-            match appended.error {
-                Some(error) => self.complain(&error),
+            match &appended.error {
+                Some(error) => self.complain(error),
                 None if self.said.take().is_some() => {
                     log::info!("[{}] The spool works again", self.name);
                 }
                 None => {}
             }
             if appended.accepted < wanted {
+                left = appended.error;
                 break;
             }
         }
-        taken
+        (taken, left)
     }
 
     /// Puts messages in front of everything that is in it, durable at once, after a [`rewind`](Self::rewind).
@@ -272,6 +302,7 @@ impl Store {
                 .and_then(|record| record.restore(&self.names, &payload).ok());
             let Some((stored_boot, reuse)) = restored else {
                 lost += 1;
+                self.untold += 1;
                 pool.release(record);
                 self.settle(position);
                 continue;
@@ -305,6 +336,8 @@ impl Store {
             log::error!("[{}] Spool: {damage}", self.name);
         }
         let mut lost: u64 = damage.iter().filter_map(|damage| damage.records).sum();
+        let uncounted = damage.iter().filter(|damage| damage.records.is_none());
+        let uncounted: u64 = uncounted.map(Damage::estimate).sum();
         for damage in damage.iter().filter(|damage| damage.kind == DamageKind::Missing) {
             // What was read of a segment before its file went is in memory, and still delivered.
             let read = self.reading.iter();
@@ -312,7 +345,23 @@ impl Store {
             lost = lost.saturating_sub(u64::try_from(read).unwrap_or(0));
         }
         self.records = self.records.saturating_sub(lost);
+        self.untold += lost + uncounted;
         lost
+    }
+
+    /// How many messages damage has cost that no gap record tells yet. Taken by this.
+    pub(super) fn take_untold(&mut self) -> u64 {
+        std::mem::take(&mut self.untold)
+    }
+
+    /// Counts messages that would have gone through it, were it not suspended.
+    pub(super) fn pass_by(&mut self, count: usize) {
+        self.bypassed += u64::try_from(count).unwrap_or(u64::MAX);
+    }
+
+    /// How many went past it.
+    pub(super) fn bypassed(&self) -> u64 {
+        self.bypassed
     }
 
     /// Notes that the message at this position needs no keeping any more.
@@ -347,16 +396,23 @@ impl Store {
         again
     }
 
-    /// Makes room by giving up the oldest of the cheapest. Returns how many were given up.
-    pub(super) fn drop_oldest(&mut self, bytes: usize, mut told: impl FnMut(EventKind)) -> u64 {
+    /// Makes room by giving up the oldest of the cheapest, at least `least` bytes, if room is what was wanting by this error and can
+    /// be had. Returns how many were given up.
+    pub(super) fn drop_oldest(
+        &mut self,
+        error: &SpoolError,
+        least: u64,
+        mut told: impl FnMut(EventKind),
+    ) -> u64 {
         let Some(spool) = self.spool.as_mut() else { return 0 };
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let Some(bytes) = spool.room_wanted(error).map(|bytes| bytes.max(least)) else { return 0 };
         let mut dropped = 0;
         // Bulk first, then normal; critical ones stay: what is newest then waits in memory.
         for keep in [1_u8, 0] {
-            let freed = spool.drop_oldest(bytes, keep, &mut |_seq, _class| {
+            let label = |stored: &[u8]| Record::kind_of_stored(&self.names, stored).number();
+            let freed = spool.drop_oldest(bytes, keep, &label, &mut |_seq, _class, kind| {
                 dropped += 1;
-                told(EventKind::UNKNOWN);
+                told(EventKind::new(kind));
             });
             match freed {
                 Ok(freed) if freed >= bytes => break,
@@ -366,6 +422,10 @@ impl Store {
                     break;
                 }
             }
+        }
+        // A full disk suspends it, and need not do so any longer.
+        if let Some(spool) = self.spool.as_mut().filter(|_| dropped > 0) {
+            spool.try_heal(Instant::now());
         }
         self.records = self.records.saturating_sub(dropped);
         dropped
@@ -381,10 +441,9 @@ impl Store {
         if let Err(error) = committed {
             self.complain(&error);
         }
-        if healed != Heal::Healed {
-            return 0;
+        if healed == Heal::Healed {
+            self.said = None;
         }
-        self.said = None;
         self.note_damage()
     }
 

@@ -161,6 +161,14 @@ impl Pending {
         }
     }
 
+    /// Puts encoded records in front, which were durable and are not any more.
+    pub(super) fn put_back(&mut self, bytes: Vec<u8>, records: u64) {
+        let size = bytes.len();
+        self.held.push_front(Held { bytes, from: 0, to: size });
+        self.bytes += size;
+        self.records += records;
+    }
+
     /// Notes that the first so many bytes and records are durable.
     pub(super) fn durable(&mut self, bytes: usize, records: u64) {
         let mut rest = bytes.min(self.bytes);

@@ -117,6 +117,17 @@ impl SpoolError {
     }
 }
 
+impl SpoolError {
+    /// True when it is the disk under one file that failed, and others may be well.
+    pub(super) fn is_of_file(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(
+            Errno::from_io_error(source),
+            Some(Errno::IO | Errno::UCLEAN | Errno::BADMSG | Errno::NODATA | Errno::NXIO)
+        )
+    }
+}
+
 /// True for "no space left" and "quota exceeded".
 pub(super) fn is_disk_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT))

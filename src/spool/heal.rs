@@ -3,17 +3,22 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use super::Heal;
 use super::error::SpoolError;
-use super::queue::{Spool, Trouble};
+use super::format::{self, Identity, Mark};
+use super::queue::{Active, Spool, Trouble};
+use super::scan::{Scanner, Step};
+use super::{Entry, Heal};
 
 /// How often to look whether the folder is still there.
 const FOLDER_CHECK: Duration = Duration::from_secs(1);
 /// First and last pause between attempts to write again; it doubles in between.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// What is rescued of a file that has been deleted while it was written, at most: a segment of the default size. It is held in memory.
+const RESCUE_BYTES: u64 = super::SpoolConfig::DEFAULT_SEGMENT_BYTES;
 
 impl Spool {
     /// Tests whether writing works again, if it did not and the next attempt is due at `now`. The
@@ -30,14 +35,20 @@ impl Spool {
                 Heal::Healed
             }
             Err(error) => {
-                let attempts =
-                    self.trouble.as_ref().map_or(1, |trouble| trouble.attempts.saturating_add(1));
+                let before = self.trouble.as_ref();
+                let attempts = before.map_or(1, |trouble| trouble.attempts.saturating_add(1));
+                let gave_way = before.is_some_and(|trouble| trouble.gave_way);
                 let pause = FIRST_PAUSE
                     .saturating_mul(1 << attempts.saturating_sub(1).min(8))
                     .min(LONGEST_PAUSE);
                 let retry_at = now.checked_add(pause).unwrap_or(now);
-                self.trouble =
-                    Some(Trouble { reason: error.to_string(), retry_at: Some(retry_at), attempts });
+                self.trouble = Some(Trouble {
+                    reason: error.to_string(),
+                    retry_at: Some(retry_at),
+                    attempts,
+                    is_full: error.is_full(),
+                    gave_way,
+                });
                 Heal::NotYet(retry_at)
             }
         }
@@ -47,10 +58,11 @@ impl Spool {
     pub(super) fn recover_writing(&mut self) -> Result<(), SpoolError> {
         // A folder that cannot be looked at is no proof that it is gone.
         if !self.lock.is_linked().unwrap_or(true) {
+            // First, and so also when there can be no folder again: what is gone must not be waited for.
+            self.forget_deleted()?;
             self.lock = super::recovery::take_lock(self.storage.as_ref(), &self.config.dir)?;
             self.cursor.forget();
             self.cursor_dirty = true;
-            self.forget_deleted()?;
         }
         self.settle_sync()?;
         if self.is_silent() {
@@ -78,38 +90,31 @@ impl Spool {
         }
         self.clock.folder_checked = Some(now);
         if self.trouble.is_none() && !self.lock.is_linked().unwrap_or(true) {
-            let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+            let gone = std::io::Error::from(ErrorKind::NotFound);
             self.degrade(&SpoolError::io("find the folder again", &self.config.dir, gone));
         }
     }
 
-    /// Drops the segments whose files went with the folder. What is not durable is still in memory
-    /// and goes on.
+    /// Drops the segments whose files went with the folder. What is not durable is still in memory and goes on, and so does what
+    /// the segment had that was being written: its file has no name any more, but is open.
     fn forget_deleted(&mut self) -> Result<(), SpoolError> {
         let dir = self.config.dir.clone();
-        let found = self.storage.list(&dir);
-        let found = found.map_err(|error| SpoolError::io("list the folder", &dir, error))?;
-        let names: HashSet<OsString> = found.into_iter().map(|found| found.name).collect();
+        let names: HashSet<OsString> = match self.storage.list(&dir) {
+            Ok(found) => found.into_iter().map(|found| found.name).collect(),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                HashSet::new()
+            }
+            Err(error) => return Err(SpoolError::io("list the folder", &dir, error)),
+        };
         let is_there = |name: String| names.contains(&OsString::from(name));
         self.retired.retain(|segment| is_there(segment.name()));
-        let active = self.active.as_ref().and_then(|active| {
-            let segment = self.segments.back()?;
-            (!is_there(segment.name())).then_some((active.durable_end, segment.ordinal()))
-        });
-        if let Some((durable_end, ordinal)) = active {
-            self.active = None;
+        let is_active_gone = self.segments.back().is_some_and(|segment| !is_there(segment.name()));
+        if is_active_gone && let Some(active) = self.active.take() {
             // Of a file that is gone; all that it covers is still in memory.
             self.underway = None;
-            if let Some(segment) = self.segments.back_mut() {
-                segment.records = segment.records.saturating_sub(self.pending.records());
-                if self.pending.records() > 0 {
-                    segment.end = durable_end;
-                    let kept = self.pending.entries().next().map(|entry| entry.seq);
-                    segment.last_seq = kept.map_or(segment.last_seq, |seq| seq.saturating_sub(1));
-                    let index = segment.records;
-                    self.floor = Some(super::format::Mark { ordinal, index, offset: durable_end });
-                }
-            }
+            self.rescue(&active);
         }
         let missing: Vec<u64> = self
             .segments
@@ -124,4 +129,51 @@ impl Spool {
         }
         Ok(())
     }
+
+    /// Takes into memory, to be written anew, what is unacknowledged of the active segment, whose file has no name any more.
+    fn rescue(&mut self, active: &Active) {
+        let Some(segment) = self.segments.back() else { return };
+        let pending = self.pending.records();
+        let durable = Mark {
+            ordinal: segment.ordinal(),
+            index: segment.records.saturating_sub(pending),
+            offset: if self.syncs() { active.durable_end } else { segment.end },
+        };
+        let begin = self.begin_of(segment);
+        let rescued = (begin < durable)
+            .then(|| read_back(active, &segment.identity, begin, durable))
+            .flatten();
+        if pending == 0 && rescued.is_none() {
+            return;
+        }
+        let (id, created_ms) = (segment.identity.id, segment.created_ms);
+        let mark = if rescued.is_some() { begin } else { durable };
+        if let Some(bytes) = rescued {
+            self.pending.put_back(bytes, durable.index.saturating_sub(begin.index));
+        }
+        let first = self.pending.entries().next().map(|entry| entry.seq);
+        if let Some(segment) = self.segments.back_mut() {
+            segment.records = mark.index;
+            segment.end = mark.offset;
+            segment.last_seq = first.map_or(segment.last_seq, |seq| seq.saturating_sub(1));
+        }
+        self.make_void(mark, id, created_ms);
+    }
+}
+
+/// The records of a segment between two marks, encoded. None if not all of them are whole, or they are too much to hold.
+fn read_back(active: &Active, identity: &Identity, from: Mark, to: Mark) -> Option<Vec<u8>> {
+    if to.offset.saturating_sub(from.offset) > RESCUE_BYTES {
+        return None;
+    }
+    let mut scanner = Scanner::default();
+    let (mut at, mut records, mut bytes) = (from.offset, from.index, Vec::new());
+    while let Step::Record { head, payload, end } =
+        scanner.step(active.file.as_ref(), identity, at, to.offset).ok()?
+    {
+        let entry = Entry { seq: head.seq, class: head.class, payload: scanner.bytes(payload) };
+        format::encode_record(&mut bytes, identity, at, &entry, head.age_ms);
+        (at, records) = (end, records + 1);
+    }
+    ((at, records) == (to.offset, to.index)).then_some(bytes)
 }

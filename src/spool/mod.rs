@@ -6,7 +6,8 @@
 //! the owner has one for it ([`Syncer`]), `fsync=interval` syncs there and appending goes on.
 //!
 //! **What it promises.** A record is *accepted* when [`Spool::append`] counts it, *durable* when a
-//! commit has succeeded, and *readable* when it is durable (with `fsync=never`: at once). A durable
+//! commit has succeeded, and *readable* when it is durable (with `fsync=never`: at once) or when the
+//! disk is in trouble, so that it may never be. A durable
 //! record is read until it is acknowledged, through any crash, power loss or failed call, at least
 //! once and in order. Accepted records survive the death of the process too, and are lost only to
 //! a power cut before the commit.
@@ -38,6 +39,7 @@ mod cursor;
 mod error;
 mod format;
 mod heal;
+mod lend;
 mod queue;
 mod reader;
 mod recovery;
@@ -203,6 +205,17 @@ pub struct Damage {
 }
 
 impl Damage {
+    /// How many records are lost, as far as anything tells: by count, or else by the numbers that are missing between the neighbors,
+    /// which may be of two streams: no more than there is room for.
+    pub fn estimate(&self) -> u64 {
+        self.records.unwrap_or_else(|| match (self.from_seq, self.to_seq) {
+            (Some(from), Some(to)) => {
+                to.saturating_add(1).saturating_sub(from).min(self.bytes / format::RECORD)
+            }
+            _ => 0,
+        })
+    }
+
     /// True when the neighbors' numbers are adjacent, so that no record can be missing.
     pub fn is_harmless(&self) -> bool {
         matches!((self.from_seq, self.to_seq), (Some(from), Some(to)) if from > to)

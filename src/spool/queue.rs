@@ -10,6 +10,7 @@ use super::batch::Pending;
 use super::cursor::Cursor;
 use super::error::SpoolError;
 use super::format::{FOOTER, HEADER, Mark, RECORD, decode_head, to_u64, to_usize};
+use super::lend::{Floor, Move};
 use super::reader::Reader;
 use super::segment::Segment;
 use super::storage::{Storage, StorageFile, Syncing, read_full};
@@ -37,9 +38,10 @@ pub struct Spool {
     pub(super) pending: Pending,
     /// A sync of the active segment on another thread.
     pub(super) underway: Option<Underway>,
-    /// Set while `pending` has lost its segment to a failed fsync: the place from which on the
-    /// files are void.
-    pub(super) floor: Option<Mark>,
+    /// Set while `pending` has lost its segment to a failed fsync.
+    pub(super) floor: Option<Floor>,
+    /// Of records that were lent, and are in flight.
+    pub(super) moves: Vec<Move>,
     /// Everything before it is acknowledged.
     pub(super) acked: Mark,
     pub(super) acked_id: u64,
@@ -116,6 +118,10 @@ pub(super) struct Trouble {
     /// When to test again; at once if not set.
     pub(super) retry_at: Option<Instant>,
     pub(super) attempts: u32,
+    /// What is wrong is that there is no room.
+    pub(super) is_full: bool,
+    /// Records have been given up for room since it began.
+    pub(super) gave_way: bool,
 }
 
 impl Spool {
@@ -126,11 +132,17 @@ impl Spool {
 
     /// True when nothing unacknowledged is left: the next event need not go through the spool.
     pub fn is_empty(&self) -> bool {
-        self.pending.records() == 0
+        self.undurable().1 == 0
             && self.segments.iter().all(|segment| {
                 segment.ordinal() < self.acked.ordinal
                     || segment.end <= self.begin_of(segment).offset
             })
+    }
+
+    /// Whether writing has failed, so that nothing is taken until [`try_heal`](Self::try_heal) succeeds. A spool that is merely full
+    /// is not suspended.
+    pub fn is_suspended(&self) -> bool {
+        self.trouble.is_some()
     }
 
     /// Damage found since the last call, for gap records and the log: nothing else reports it. [`Recovery`](super::Recovery) has what
@@ -139,11 +151,19 @@ impl Spool {
         std::mem::take(&mut self.damage)
     }
 
+    /// Size of the unacknowledged records on disk, as [`stats`](Self::stats) has it, without touching the disk.
+    pub fn bytes(&self) -> u64 {
+        let lost = if self.floor.is_some() { to_u64(self.pending.bytes()) } else { 0 };
+        let size = |segment: &Segment| segment.end.saturating_sub(self.begin_of(segment).offset);
+        self.segments.iter().map(size).sum::<u64>() + lost
+    }
+
     /// Counts and gauges. Reads the head of the oldest record from disk if it must.
     pub fn stats(&mut self) -> SpoolStats {
+        let (undurable_bytes, undurable_records) = self.undurable();
         let mut stats = SpoolStats {
             records: 0,
-            bytes: 0,
+            bytes: self.bytes(),
             disk_bytes: self.disk_bytes(),
             oldest_seq: None,
             oldest_appended_unix_ms: None,
@@ -152,8 +172,8 @@ impl Spool {
             read_total: self.counts.read,
             in_flight: 0,
             durable_seq: self.counts.durable_seq,
-            undurable_records: self.pending.records(),
-            undurable_bytes: to_u64(self.pending.bytes()),
+            undurable_records,
+            undurable_bytes,
             segments: to_u64(self.segments.len() + self.retired.len()),
             quarantined: self.counts.quarantined,
             fsync_errors: self.counts.fsync_errors,
@@ -166,7 +186,6 @@ impl Spool {
             let begin = self.begin_of(segment);
             let records = segment.records.saturating_sub(begin.index);
             stats.records += records;
-            stats.bytes += segment.end.saturating_sub(begin.offset);
             if records > 0 {
                 stats.newest_seq = Some(segment.last_seq);
             }
@@ -176,9 +195,8 @@ impl Spool {
                 std::cmp::Ordering::Greater => 0,
             };
         }
-        if self.floor.is_some() {
+        if self.floor.is_some() && self.pending.records() > 0 {
             stats.records += self.pending.records();
-            stats.bytes += to_u64(self.pending.bytes());
             stats.newest_seq = self.counts.appended_seq;
         }
         if let Some((seq, unix_ms)) = self.oldest() {
@@ -248,7 +266,7 @@ impl Spool {
         self.acked = self.settle(self.acked);
         self.read = self.settle(self.read.max(self.acked));
         // What a failed fsync left is kept until it has been written anew.
-        let keep = self.floor.map_or(u64::MAX, |floor| floor.ordinal);
+        let keep = self.floor.map_or(u64::MAX, |floor| floor.mark.ordinal);
         while let Some(front) = self.segments.front() {
             let done = front.ordinal() < self.acked.ordinal
                 || (self.active.is_none()
@@ -266,6 +284,8 @@ impl Spool {
         if let Some(front) = self.segments.front().filter(|s| s.ordinal() == self.acked.ordinal) {
             self.acked_id = front.identity.id;
         }
+        let acked = self.acked;
+        self.moves.retain(|step| step.is_in_flight(acked));
     }
 
     pub(super) fn path_of(&self, name: &str) -> PathBuf {
@@ -285,7 +305,13 @@ impl Spool {
     pub(super) fn degrade(&mut self, error: &SpoolError) {
         if self.trouble.is_none() {
             log::error!("{error}; nothing more is spooled until this works again");
-            self.trouble = Some(Trouble { reason: error.to_string(), retry_at: None, attempts: 0 });
+            self.trouble = Some(Trouble {
+                reason: error.to_string(),
+                retry_at: None,
+                attempts: 0,
+                is_full: error.is_full(),
+                gave_way: false,
+            });
         }
     }
 
@@ -293,7 +319,11 @@ impl Spool {
     fn oldest(&self) -> Option<(u64, u64)> {
         let segment = self.segments.iter().find(|segment| {
             segment.ordinal() >= self.acked.ordinal && self.begin_of(segment).offset < segment.end
-        })?;
+        });
+        let Some(segment) = segment else {
+            let first = self.pending.entries().next()?;
+            return self.floor.map(|floor| (first.seq, floor.created_ms));
+        };
         let begin = self.begin_of(segment);
         let mut bytes = [0; 32];
         let read = match &self.active {

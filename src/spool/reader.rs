@@ -4,7 +4,7 @@
 use std::io;
 
 use super::error::SpoolError;
-use super::format::{HEADER, Mark, to_u64};
+use super::format::{HEADER, to_u64};
 use super::queue::Spool;
 use super::scan::{Scanner, Step};
 use super::segment::Segment;
@@ -38,11 +38,19 @@ impl Reader {
     pub(super) fn reset(&mut self) {
         self.open = None;
     }
+
+    /// Notes the last record before the reading place, which was read otherwise.
+    pub(super) fn passed(&mut self, key: (u64, u64), seq: u64) {
+        if let Some(open) = self.open.as_mut().filter(|open| open.key == key) {
+            open.last_seq = Some(seq);
+        }
+    }
 }
 
 impl Spool {
     /// Appends to `out` the next unread records: up to `max_records`, and up to `max_bytes` of
-    /// payload, but at least one if there is one. Never one that is not readable yet.
+    /// payload, but at least one if there is one. Never one that is not readable yet; while the disk is in
+    /// trouble, everything is.
     ///
     /// # Errors
     /// The disk could not be read. Nothing is skipped for that; the next call tries again, and only
@@ -62,6 +70,11 @@ impl Spool {
             bytes = bytes.saturating_add(stored.payload.len());
             out.push(stored);
         }
+        if records < max_records && (records == 0 || bytes < max_bytes) {
+            let before = out.len();
+            self.lend(max_records - records, max_bytes.saturating_sub(bytes), out);
+            records += out.len() - before;
+        }
         self.counts.read += to_u64(records);
         Ok(())
     }
@@ -70,26 +83,31 @@ impl Spool {
     /// later [`commit`](Self::commit), when the cursor is durable. A position that was not read
     /// since the last rewind, or is older than the last one given here, changes nothing.
     pub fn advance(&mut self, through: Position) {
-        let mark = Mark { ordinal: through.segment, index: through.index, offset: through.offset };
-        let known = self
-            .segments
-            .binary_search_by_key(&mark.ordinal, Segment::ordinal)
-            .ok()
-            .and_then(|place| self.segments.get(place))
-            .filter(|segment| segment.identity.id == through.id);
+        let (mark, id) = self.whereabouts(&through);
+        let is_lent =
+            self.floor.is_some_and(|floor| floor.base.ordinal == mark.ordinal && floor.id == id);
+        let is_there = || {
+            let place = self.segments.binary_search_by_key(&mark.ordinal, Segment::ordinal);
+            let segment = place.ok().and_then(|place| self.segments.get(place));
+            segment.is_some_and(|segment| segment.identity.id == id)
+        };
         // The end of a segment counts as read when reading has settled on the next one.
         let was_read = mark <= self.read || self.settle(mark) <= self.read;
-        let Some(segment) = known.filter(|_| mark > self.acked && was_read) else { return };
-        self.acked_id = segment.identity.id;
+        if mark <= self.acked || !was_read || !(is_lent || is_there()) {
+            return;
+        }
+        self.acked_id = id;
         self.acked_seq = Some(through.seq);
         self.acked = mark;
         self.cursor_dirty = true;
+        self.give_up_acked();
         self.retire();
     }
 
     /// Lets the next [`read`](Self::read) begin again behind the last acknowledged record.
     pub fn rewind(&mut self) {
         self.read = self.acked;
+        self.moves.clear();
         self.retire();
         self.reader.reset();
     }
@@ -174,7 +192,7 @@ impl Spool {
     }
 
     /// Everything before it in the segment may be read.
-    fn readable_end(&self, place: usize) -> u64 {
+    pub(super) fn readable_end(&self, place: usize) -> u64 {
         let is_last = place + 1 == self.segments.len();
         match (&self.active, self.segments.get(place)) {
             (Some(active), Some(_)) if is_last && self.syncs() => active.durable_end,

@@ -34,12 +34,39 @@ impl Spool {
         config: SpoolConfig,
         storage: Arc<dyn Storage>,
     ) -> Result<(Self, Recovery), SpoolError> {
+        Self::open_as(config, storage, false)
+    }
+
+    /// The same for when that has failed repeatedly: a segment that its disk does not let us open or read is set aside, like one
+    /// without permission, and tried again with the next start.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_without_unreadable(
+        config: SpoolConfig,
+        storage: Arc<dyn Storage>,
+    ) -> Result<(Self, Recovery), SpoolError> {
+        Self::open_as(config, storage, true)
+    }
+
+    fn open_as(
+        config: SpoolConfig,
+        storage: Arc<dyn Storage>,
+        sets_aside: bool,
+    ) -> Result<(Self, Recovery), SpoolError> {
         check(&config)?;
         let lock = take_lock(storage.as_ref(), &config.dir)?;
         let mut found = Survey::default();
         let ordinals = found.list(storage.as_ref(), &config.dir)?;
         for (ordinal, held) in ordinals {
-            found.examine(storage.as_ref(), &config.dir, ordinal, held)?;
+            let examined = found.examine(storage.as_ref(), &config.dir, ordinal, held);
+            if let Err(error) = examined {
+                if !sets_aside || !error.is_of_file() {
+                    return Err(error);
+                }
+                found.recovery.problems.push(format!("{error}; set aside"));
+                found.hold(storage.as_ref(), &config.dir, ordinal, held);
+            }
         }
         found.apply_rewrites();
         let (mut cursor, slot) = Cursor::load(storage.as_ref(), &config.dir);
@@ -58,6 +85,7 @@ impl Spool {
             pending: Pending::default(),
             underway: None,
             floor: None,
+            moves: Vec::new(),
             acked,
             acked_id: slot.map_or(0, |slot| slot.id),
             acked_seq: slot.map(|slot| slot.seq),

@@ -23,6 +23,13 @@ impl Spool {
             return Err(self.silence());
         }
         self.retire();
+        if self.durably_acked() != self.acked {
+            // What was lent is acknowledged. The header must not point behind what the files have.
+            match self.floor {
+                Some(_) => self.rewrite_pending()?,
+                None => self.sync_active()?,
+            }
+        }
         let needed: u64 = entries.iter().map(|entry| record_bytes(entry.payload)).sum();
         if HEADER + needed + FOOTER > super::format::MAX_SEGMENT {
             let (path, limit) = (self.config.dir.clone(), super::format::MAX_SEGMENT);
@@ -64,6 +71,7 @@ impl Spool {
         self.acked = segment.start;
         self.acked_id = segment.identity.id;
         self.read = segment.start;
+        self.moves.clear();
         self.segments.push_front(segment);
         self.reader.reset();
         self.cursor_dirty = true;
@@ -75,20 +83,27 @@ impl Spool {
     }
 
     /// Frees at least `bytes_needed` bytes of disk, if it can, by giving up the oldest records of a
-    /// class above `keep_class`; `dropped` is told the sequence number and class of each. Records of
-    /// the other classes stay, in their place and order. Works on whole segments that have not been
+    /// class above `keep_class`; `dropped` is told the sequence number and class of each, and what `label`
+    /// makes of its payload. Records of the other classes stay, in their place and order. Works on whole segments that have not been
     /// read since the last rewind: what is in flight is left alone. Returns the bytes freed.
     ///
+    /// In a spool that is suspended for want of room, [`try_heal`](Self::try_heal) is due at once when some was freed.
+    ///
     /// # Errors
-    /// The disk failed. What was told to `dropped` until then is gone, everything else is there.
+    /// The disk failed, or had failed before: giving up records mends no disk. What was told to `dropped` until then is gone, everything
+    /// else is there.
     pub fn drop_oldest(
         &mut self,
         bytes_needed: u64,
         keep_class: u8,
-        dropped: &mut dyn FnMut(u64, u8),
+        label: &dyn Fn(&[u8]) -> u16,
+        dropped: &mut dyn FnMut(u64, u8, u16),
     ) -> Result<u64, SpoolError> {
         if self.is_silent() {
             return Err(self.silence());
+        }
+        if self.trouble.as_ref().is_some_and(|trouble| !trouble.is_full) {
+            return Err(self.suspended());
         }
         self.retire();
         let before = self.disk_bytes();
@@ -106,7 +121,7 @@ impl Spool {
                         break;
                     }
                 }
-                self.thin_out(place, keep_class, dropped)?;
+                self.thin_out(place, keep_class, label, dropped)?;
             }
             place += 1;
         }
@@ -123,7 +138,33 @@ impl Spool {
             self.counts.fsync_errors += 1;
             log::debug!("spool {}: cannot sync the folder: {error}", self.config.dir.display());
         }
+        if freed(self) > 0
+            && let Some(trouble) = self.trouble.as_mut()
+        {
+            trouble.retry_at = None;
+            trouble.gave_way = true;
+        }
         Ok(freed(self))
+    }
+
+    /// How many bytes to free with [`drop_oldest`](Self::drop_oldest) so that what failed with `error` may go well. None where that is
+    /// of no use: something else than room is wanting, or all that is spooled would not be enough, or it was done and did not help.
+    pub fn room_wanted(&self, error: &SpoolError) -> Option<u64> {
+        let wanted = match error {
+            SpoolError::Full { .. } => 1,
+            SpoolError::LowDisk { free, min, .. } => {
+                min.saturating_add(self.config.segment_bytes).saturating_sub(*free)
+            }
+            SpoolError::Io { .. } | SpoolError::Suspended { .. } => {
+                let trouble = self.trouble.as_ref()?;
+                (trouble.is_full && !trouble.gave_way).then_some(self.config.segment_bytes)?
+            }
+            SpoolError::Config { .. }
+            | SpoolError::Locked { .. }
+            | SpoolError::TooLarge { .. }
+            | SpoolError::Silent { .. } => return None,
+        };
+        (wanted <= self.disk_bytes()).then_some(wanted)
     }
 
     /// Whether a segment has not been read and holds something to give up.
@@ -131,7 +172,7 @@ impl Spool {
         let Some(segment) = self.segments.get(place) else { return false };
         let is_unread = segment.ordinal() > self.read.ordinal
             || (segment.ordinal() == self.read.ordinal && self.read == self.acked);
-        let is_floor = self.floor.is_some_and(|floor| floor.ordinal <= segment.ordinal());
+        let is_floor = self.floor.is_some_and(|floor| floor.mark.ordinal <= segment.ordinal());
         let has_some = self.begin_of(segment).offset < segment.end;
         let has_droppable = segment.class_bytes.is_none_or(|bytes| {
             bytes.iter().skip(usize::from(keep_class) + 1).any(|bytes| *bytes > 0)
@@ -144,7 +185,8 @@ impl Spool {
         &mut self,
         place: usize,
         keep_class: u8,
-        dropped: &mut dyn FnMut(u64, u8),
+        label: &dyn Fn(&[u8]) -> u16,
+        dropped: &mut dyn FnMut(u64, u8, u16),
     ) -> Result<(), SpoolError> {
         let Some(mut old) = self.segments.get(place).cloned() else { return Ok(()) };
         let begin = self.begin_of(&old);
@@ -156,7 +198,7 @@ impl Spool {
             link: old.link,
         };
         let (storage, dir) = (self.storage.clone(), self.config.dir.clone());
-        let mut gone: Vec<(u64, u8)> = Vec::new();
+        let mut gone: Vec<(u64, u8, u16)> = Vec::new();
         let mut damage: Vec<Damage> = Vec::new();
         let mut kept: Option<Builder> = None;
         let path = self.path_of(&old.name());
@@ -173,11 +215,11 @@ impl Spool {
                     }
                     at = end;
                     last_seq = Some(head.seq);
+                    let payload = scanner.bytes(payload);
                     if head.class > keep_class {
-                        gone.push((head.seq, head.class));
+                        gone.push((head.seq, head.class, label(payload)));
                         continue;
                     }
-                    let payload = scanner.bytes(payload);
                     let entry = Entry { seq: head.seq, class: head.class, payload };
                     if kept.is_none() {
                         match Builder::create(storage.as_ref(), &dir, &header, 0) {
@@ -236,8 +278,8 @@ impl Spool {
                 self.damage.push(damage);
             }
         }
-        for (seq, class) in gone {
-            dropped(seq, class);
+        for (seq, class, label) in gone {
+            dropped(seq, class, label);
         }
         Ok(())
     }

@@ -93,7 +93,7 @@ impl Survey {
                 return Ok(());
             }
             // It may open next time, and must not be taken for acknowledged until then: so the
-            // opening fails, which the caller repeats.
+            // opening fails, which the caller repeats, and sets it aside when that does not help.
             Err(error) => return Err(failed(error)),
         };
         let size = file.size().map_err(failed)?;
@@ -252,7 +252,13 @@ impl Survey {
 
     /// Gives a segment that cannot be read now a name by which a later start knows that its
     /// records are not acknowledged, whatever the cursor says by then.
-    fn hold(&mut self, storage: &dyn Storage, dir: &Path, ordinal: u64, held: bool) -> PathBuf {
+    pub(super) fn hold(
+        &mut self,
+        storage: &dyn Storage,
+        dir: &Path,
+        ordinal: u64,
+        held: bool,
+    ) -> PathBuf {
         let (from, to) =
             (dir.join(format::segment_name(ordinal)), dir.join(format::file_name(ordinal, true)));
         if held {
@@ -271,6 +277,10 @@ impl Survey {
             // Ordinals up to there are spoken for, even if their files are gone.
             self.highest = self.highest.max(resume.ordinal);
             self.generation = self.generation.max(generation);
+        }
+        if let Link::Instead { floor } = segment.link {
+            // What has a number between those two is void, so nothing is put ahead there.
+            self.lowest = self.lowest.map(|lowest| lowest.min(floor.ordinal));
         }
         self.segments.push(segment);
     }

@@ -257,7 +257,8 @@ impl Spool {
                 segment.last_seq = seq;
             }
             let (ordinal, index) = (segment.ordinal(), segment.records);
-            self.floor = Some(Mark { ordinal, index, offset: durable_end });
+            let (id, created_ms) = (segment.identity.id, segment.created_ms);
+            self.make_void(Mark { ordinal, index, offset: durable_end }, id, created_ms);
         }
         self.rewrite_pending()
     }
@@ -266,7 +267,7 @@ impl Spool {
     pub(super) fn rewrite_pending(&mut self) -> Result<(), SpoolError> {
         let Some(floor) = self.floor else { return Ok(()) };
         let first_seq = self.pending.entries().next().map_or(0, |entry| entry.seq);
-        let header = self.next_header(Link::Instead { floor }, first_seq);
+        let header = self.next_header(Link::Instead { floor: floor.mark }, first_seq);
         let need = HEADER + to_u64(self.pending.bytes()) + FOOTER;
         // Accepted is accepted: the bound on the folder does not apply to this, but it does not
         // take a full segment's room beyond the bound either.
@@ -284,7 +285,8 @@ impl Spool {
         self.floor = None;
         self.pending.all_durable();
         self.counts.durable_seq = self.counts.appended_seq;
-        self.shrink_abandoned();
+        self.shrink_abandoned(floor.mark.ordinal);
+        self.moved(&floor, &segment);
         self.active = Some(Active { file, durable_end: segment.end, capacity });
         self.segments.push_back(segment);
         self.retire();
@@ -319,9 +321,10 @@ impl Spool {
 
     /// Gives back the space behind the durable end of an abandoned segment. A file of its own
     /// descriptor, and no fsync: the successor's header already makes that part void.
-    fn shrink_abandoned(&mut self) {
+    fn shrink_abandoned(&mut self, ordinal: u64) {
         let dir = self.config.dir.clone();
-        let Some(segment) = self.segments.back_mut() else { return };
+        let is_it = |segment: &&mut Segment| segment.ordinal() == ordinal;
+        let Some(segment) = self.segments.back_mut().filter(is_it) else { return };
         let path = dir.join(segment.name());
         let cut = self.storage.open(&path).and_then(|file| file.truncate(segment.end));
         match cut {
@@ -335,10 +338,11 @@ impl Spool {
         if !self.cursor_dirty && self.retired.is_empty() {
             return Ok(());
         }
-        if !self.cursor.is_at(self.acked, self.acked_id) {
+        let acked = self.durably_acked();
+        if !self.cursor.is_at(acked, self.acked_id) {
             let seq = self.acked_seq.unwrap_or(0);
             let (storage, sync) = (self.storage.as_ref(), self.syncs());
-            if let Err(failed) = self.cursor.write(storage, self.acked, self.acked_id, seq, sync) {
+            if let Err(failed) = self.cursor.write(storage, acked, self.acked_id, seq, sync) {
                 self.counts.fsync_errors += u64::from(failed.fsync);
                 let error = failed.error;
                 if !std::mem::replace(&mut self.cursor_failing, true) {
@@ -347,7 +351,7 @@ impl Spool {
                 return Err(error);
             }
         }
-        self.cursor_dirty = false;
+        self.cursor_dirty = acked != self.acked;
         self.cursor_failing = false;
         while let Some(segment) = self.retired.pop_front() {
             self.remove(&segment);

@@ -94,7 +94,7 @@ parameters! {
 
     SPOOL_MAX_BYTES: Number<u64> = "spool-max-bytes",
         Number { unit: Unit::Bytes, min: 64 << 10, max: 16 * 1024 * GIB, default: GIB },
-        "Disk space that the spool may take; at least one segment.";
+        "Disk space that the spool may take; at least one segment, and one event of max-event-bytes.";
 
     SPOOL_MIN_FREE_BYTES: Number<u64> = "spool-min-free-bytes",
         Number { unit: Unit::Bytes, min: 0, max: 16 * 1024 * GIB, default: 256 << 20 },

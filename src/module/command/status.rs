@@ -122,6 +122,7 @@ fn spool_json(spool: &SpoolStatus) -> Value {
         "loss_window_records": spool.undurable_records,
         "loss_window_bytes": spool.undurable_bytes,
         "quarantined": spool.quarantined,
+        "bypassed": spool.bypassed,
         "trouble": spool.trouble,
     })
 }

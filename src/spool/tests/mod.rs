@@ -10,3 +10,4 @@ mod model;
 mod power;
 mod rig;
 mod sim;
+mod trouble;

@@ -18,6 +18,8 @@ pub(super) enum Op {
     DropOldest(u64, u8),
     /// From now on the disk answers no sync on another thread, or answers again.
     Silent(bool),
+    /// From now on nothing on disk can be changed, or can again.
+    ReadOnly(bool),
     Reopen,
     Crash,
     PowerLoss(u64),
@@ -40,11 +42,20 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// With a disk that is read-only at times.
+fn op_in_trouble() -> impl Strategy<Value = Op> {
+    prop_oneof![9 => op(), 1 => any::<bool>().prop_map(Op::ReadOnly)]
+}
+
 pub(super) fn policy() -> impl Strategy<Value = Fsync> {
     prop_oneof![Just(Fsync::Always), Just(INTERVAL), Just(Fsync::Never)]
 }
 
 pub(super) fn run(rig: &mut Rig, op: Op) {
+    if matches!(op, Op::Reopen | Op::Crash | Op::PowerLoss(_)) {
+        // Nothing opens on such a disk.
+        rig.sim.with(|world| world.read_only = false);
+    }
     match op {
         Op::Append(shapes) => {
             rig.append(&shapes);
@@ -56,8 +67,11 @@ pub(super) fn run(rig: &mut Rig, op: Op) {
         Op::Read(n) => rig.read(n),
         Op::Ack(n) => rig.ack(n),
         Op::Rewind => rig.rewind(),
+        // Where no file can be removed, what is given up comes back with the next start.
+        Op::DropOldest(..) if rig.sim.with(|world| world.read_only) => {}
         Op::DropOldest(bytes, keep) => rig.drop_oldest(bytes, keep),
         Op::Silent(silent) => rig.sim.with(|world| world.silent = silent),
+        Op::ReadOnly(read_only) => rig.sim.with(|world| world.read_only = read_only),
         Op::Reopen => {
             rig.close_and_reopen();
         }
@@ -93,6 +107,27 @@ proptest! {
         }
         rig.check();
         rig.sim.with(|world| world.silent = false);
+        rig.heal();
+        rig.check();
+        rig.close_and_reopen();
+    }
+
+    #[test]
+    fn a_disk_that_is_read_only_at_times_delivers_what_it_holds_and_loses_nothing(
+        always in any::<bool>(),
+        background in prop::option::of(0u32..4),
+        ops in vec(op_in_trouble(), 1..80),
+    ) {
+        let mut rig = Rig::new(config(if always { Fsync::Always } else { INTERVAL }));
+        rig.sim.with(|world| world.background = background);
+        for op in ops {
+            run(&mut rig, op);
+        }
+        rig.check();
+        rig.sim.with(|world| {
+            world.silent = false;
+            world.read_only = false;
+        });
         rig.heal();
         rig.check();
         rig.close_and_reopen();

@@ -68,6 +68,8 @@ pub(super) struct World {
     pub(super) bytes_read: u64,
     /// Places on the platter that cannot be read.
     bad: HashMap<u64, std::ops::Range<u64>>,
+    /// Files that cannot even be opened.
+    pub(super) shut: HashSet<PathBuf>,
     poisoned: HashSet<u64>,
     /// Breaches of the rules by the code under test.
     pub(super) breaches: Vec<String>,
@@ -352,6 +354,9 @@ impl Storage for Sim {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
         self.fallible(false)?;
+        if self.with(|world| world.shut.contains(path)) {
+            return Err(Errno::UCLEAN.into());
+        }
         let inode = self.with(|world| world.names.get(path).copied()).ok_or_else(missing)?;
         Ok(Box::new(self.file(inode)))
     }
