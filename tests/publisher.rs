@@ -15,7 +15,7 @@ mod folder;
 use std::collections::BTreeSet;
 use std::io::{Error, ErrorKind};
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,36 @@ const NACKS: u8 = 4;
 const CRASHES_OPENING: u8 = 5;
 /// Takes messages and never answers, until it is away.
 const HOLDS: u8 = 6;
+/// Lets nobody in.
+const REFUSES: u8 = 7;
+/// Lets everybody in and refuses what is sent.
+const REFUSES_MESSAGES: u8 = 8;
+/// Acknowledges what came before the last message; that one when no other has come for a while.
+const LAGS: u8 = 9;
+
+/// What the log was told.
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LOG.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+/// How many lines of a sink in the log have these words.
+fn lines(sink: &str, words: &str) -> usize {
+    let log = LOG.lock().unwrap();
+    let sink = format!("[{sink}] ");
+    log.iter().filter(|line| line.starts_with(&sink) && line.contains(words)).count()
+}
 
 /// A broker that does with messages what it is told to at the moment.
 struct Broker {
@@ -51,11 +81,26 @@ struct Broker {
     interrupt: Arc<Interrupt>,
     /// Numbers of events it has acknowledged, and those that gap records told.
     seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
+    opened: Arc<AtomicU64>,
+    /// It is the one to be preferred.
+    is_primary: Arc<AtomicBool>,
+    /// How often nothing new had come.
+    quiet: u32,
+}
+
+impl Broker {
+    fn refused(&self, reason: &str) -> SinkError {
+        SinkError::Refused { peer: self.peer(), reason: reason.into() }
+    }
 }
 
 impl Sink for Broker {
     fn open(&mut self, _: Instant) -> Result<(), SinkError> {
         self.taken.clear();
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        if self.does.load(Ordering::SeqCst) == REFUSES {
+            return Err(self.refused("wrong password"));
+        }
         if self
             .does
             .compare_exchange(CRASHES_OPENING, TAKES, Ordering::SeqCst, Ordering::SeqCst)
@@ -93,6 +138,7 @@ impl Sink for Broker {
                     None => seen[0].extend([message.stamp.seq]),
                 }
                 self.taken.push(tag);
+                self.quiet = 0;
                 self.order.lock().unwrap().push(message.stamp.seq);
                 Ok(())
             }
@@ -106,6 +152,20 @@ impl Sink for Broker {
         }
         if self.taken.is_empty() {
             self.interrupt.wait(budget);
+        }
+        match self.does.load(Ordering::SeqCst) {
+            REFUSES_MESSAGES if !self.taken.is_empty() => {
+                return Err(self.refused("no permission to write"));
+            }
+            LAGS => {
+                self.interrupt.wait(budget.max(Duration::from_millis(1)));
+                self.quiet += 1;
+                let kept = usize::from(self.quiet < 20);
+                let told = self.taken.len().saturating_sub(kept);
+                outcomes.extend(self.taken.drain(..told).map(Outcome::Delivered));
+                return Ok(());
+            }
+            _ => {}
         }
         if self.does.load(Ordering::SeqCst) == NACKS {
             if self.taken.len() < 6 {
@@ -130,6 +190,14 @@ impl Sink for Broker {
     fn write_key(&self, _: &Outgoing<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"a key of this sink");
     }
+
+    fn is_on_primary(&self) -> bool {
+        self.is_primary.load(Ordering::SeqCst)
+    }
+
+    fn return_to_primary(&mut self) {
+        self.is_primary.store(true, Ordering::SeqCst);
+    }
 }
 
 struct Bench {
@@ -138,6 +206,8 @@ struct Bench {
     does: Arc<AtomicU8>,
     order: Arc<Mutex<Vec<u64>>>,
     seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
+    opened: Arc<AtomicU64>,
+    is_primary: Arc<AtomicBool>,
 }
 
 /// Percent of queue and spool, by class.
@@ -154,11 +224,25 @@ fn start_with(
     store: Option<StoreSettings>,
     dead_letters: Option<Arc<DeadLetters>>,
 ) -> Bench {
+    start_as(does, limits, store, dead_letters, |_| {})
+}
+
+fn start_as(
+    does: u8,
+    limits: Limits,
+    store: Option<StoreSettings>,
+    dead_letters: Option<Arc<DeadLetters>>,
+    change: impl FnOnce(&mut Settings),
+) -> Bench {
+    // The first test of the process sets it.
+    if log::set_logger(&Log).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
     let when_full =
         if limits.slack_percent > 0 { WhenFull::DropOldest } else { WhenFull::DropNewest };
     let ring = Arc::new(Ring::new(limits, Arc::default()));
     let wait = Duration::from_millis(10);
-    let settings = Settings {
+    let mut settings = Settings {
         name: "out".into(),
         kind: "file",
         node: "fs1".into(),
@@ -180,6 +264,7 @@ fn start_with(
         stream_file: None,
         prepare: || {},
     };
+    change(&mut settings);
     let does = Arc::new(AtomicU8::new(does));
     let told = Arc::clone(&does);
     let seen = Arc::new(Mutex::new([BTreeSet::new(), BTreeSet::new()]));
@@ -187,11 +272,22 @@ fn start_with(
     let pool = Arc::new(Pool::new(64, 8, 8192));
     let order = Arc::new(Mutex::default());
     let noted = Arc::clone(&order);
+    let (opened, is_primary) = (Arc::default(), Arc::new(AtomicBool::new(true)));
+    let (count, primary) = (Arc::clone(&opened), Arc::clone(&is_primary));
     let make = move |interrupt| -> Box<dyn Sink> {
-        Box::new(Broker { does: told, taken: Vec::new(), order: noted, interrupt, seen: kept })
+        Box::new(Broker {
+            does: told,
+            taken: Vec::new(),
+            order: noted,
+            interrupt,
+            seen: kept,
+            opened: count,
+            is_primary: primary,
+            quiet: 0,
+        })
     };
     let pipeline = Pipeline::start(settings, Arc::clone(&ring), pool, None, make).unwrap();
-    Bench { pipeline, ring, does, order, seen }
+    Bench { pipeline, ring, does, order, seen, opened, is_primary }
 }
 
 impl Bench {
@@ -216,6 +312,14 @@ impl Bench {
             assert!(Instant::now() < deadline, "{what}: {status:#?}");
             std::thread::park_timeout(Duration::from_millis(2));
         }
+    }
+
+    /// Waits for so many more attempts to connect.
+    fn attempts(&self, more: u64) {
+        let before = self.opened.load(Ordering::SeqCst);
+        self.until("more attempts to connect", |_| {
+            self.opened.load(Ordering::SeqCst) >= before + more
+        });
     }
 
     fn stop(self) {
@@ -362,5 +466,67 @@ fn what_was_sent_once_and_then_gives_way_is_told_as_missing() {
     let [arrived, told] = bench.seen.lock().unwrap().clone();
     assert_eq!(told, (1..=lost).collect::<BTreeSet<u64>>());
     assert_eq!(arrived, (lost + 1..=300).collect::<BTreeSet<u64>>());
+    bench.stop();
+}
+
+const ROOM: Limits = Limits { events: 1024, bytes: 1 << 24, percent: [100; 3], slack_percent: 0 };
+
+#[test]
+fn under_a_steady_flow_it_goes_back_to_the_first_broker() {
+    let bench = start_as(LAGS, ROOM, None, None, |settings| {
+        settings.name = "returns".into();
+        settings.reconnect.return_to_primary = Duration::from_millis(20);
+    });
+    bench.is_primary.store(false, Ordering::SeqCst);
+    let deadline = Instant::now() + PATIENCE;
+    let mut offered = 0;
+    while !bench.is_primary.load(Ordering::SeqCst) {
+        assert!(Instant::now() < deadline, "{:#?}", bench.pipeline.status());
+        if bench.pipeline.status().waiting < 600 {
+            offered += 1;
+            bench.offer(Class::Normal, offered, 10);
+        }
+    }
+    let status = bench.until("all to be delivered", |status| status.waiting == 0);
+    assert_balanced(&status);
+    assert_eq!((status.account.delivered, status.reconnects), (offered, 0), "{status:#?}");
+    assert_eq!(bench.opened.load(Ordering::SeqCst), 2);
+    // Everything was answered before the connection ended.
+    let once: Vec<u64> = (1..=offered).collect();
+    assert_eq!(*bench.order.lock().unwrap(), once);
+    bench.stop();
+}
+
+#[test]
+fn a_refusal_after_a_long_outage_is_in_the_log_once() {
+    let bench = start_as(AWAY, ROOM, None, None, |settings| settings.name = "expelled".into());
+    bench.attempts(6);
+    assert_eq!(lines("expelled", "no connection to"), 1);
+    bench.does.store(REFUSES, Ordering::SeqCst);
+    bench.until("the refusal", |status| status.state.name() == "refused");
+    bench.attempts(6);
+    assert_eq!(lines("expelled", "wrong password"), 1);
+    bench.does.store(TAKES, Ordering::SeqCst);
+    bench.until("the connection", |status| status.state.name() == "connected");
+    bench.stop();
+}
+
+#[test]
+fn a_broker_that_lets_us_in_and_refuses_what_is_sent_is_in_the_log_once() {
+    let bench = start_as(REFUSES_MESSAGES, ROOM, None, None, |settings| {
+        settings.name = "muzzled".into();
+    });
+    bench.offer(Class::Normal, 1, 10);
+    bench.until("the refusal", |status| status.state.name() == "refused");
+    for _ in 0..5 {
+        bench.attempts(1);
+        assert_eq!(bench.pipeline.status().state.name(), "refused");
+    }
+    assert_eq!(lines("muzzled", "no permission to write"), 1);
+    assert_eq!(lines("muzzled", "Connected to"), 1);
+    bench.does.store(TAKES, Ordering::SeqCst);
+    let status = bench.until("the connection", |status| status.state.name() == "connected");
+    assert_balanced(&status);
+    assert_eq!(lines("muzzled", "Connected to"), 2);
     bench.stop();
 }
