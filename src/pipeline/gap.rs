@@ -34,6 +34,13 @@ impl Losses {
         *self.reasons.entry(reason.name()).or_default() += 1;
     }
 
+    /// Adds so many that were lost before anyone saw what they are.
+    pub(super) fn note_unseen(&mut self, count: u64, reason: DropReason) {
+        if count > 0 {
+            *self.reasons.entry(reason.name()).or_default() += count;
+        }
+    }
+
     /// Adds what dispatch threads noted.
     pub(super) fn note_missed(&mut self, missed: &Missed) {
         for (kind, count) in &missed.kinds {

@@ -341,6 +341,7 @@ impl Publisher {
         let Some(store) = self.store.as_mut() else { return };
         let lost = store.tend(Instant::now());
         self.ring.account().dropped(DropReason::SpoolDamaged, lost);
+        self.losses.note_unseen(lost, DropReason::SpoolDamaged);
         self.board.spooled(store.records());
         if self.posted.elapsed() >= POST_EVERY {
             self.posted = Instant::now();
