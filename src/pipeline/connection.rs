@@ -211,7 +211,7 @@ impl Publisher {
     /// After a refusal in the middle of things only what the broker does with a message tells whether
     /// it takes them again.
     fn note_accepted(&mut self) {
-        if !self.doubted {
+        if !self.doubted || self.degraded {
             return;
         }
         let is_idle = self.window.is_empty() && !self.has_work();
@@ -263,12 +263,14 @@ impl Publisher {
             None if self.degraded => {
                 self.degraded = false;
                 self.note_down(false);
-                log::info!(
-                    target: "mod_rustbridge::notice",
-                    "[{}] Connected to {}",
-                    self.settings.name,
-                    self.link.peer().unwrap_or_default()
-                );
+                if !self.doubted {
+                    log::info!(
+                        target: "mod_rustbridge::notice",
+                        "[{}] Connected to {}",
+                        self.settings.name,
+                        self.link.peer().unwrap_or_default()
+                    );
+                }
             }
             None => {}
         }
