@@ -453,10 +453,19 @@ pub(super) fn describe(config: &SinkConfig) -> String {
         SinkKind::File(file) => file.path.clone(),
         SinkKind::Amqp(amqp) => {
             let brokers: Vec<String> = amqp.brokers.iter().map(AmqpUrl::peer).collect();
-            format!("{} exchange {}", brokers.join(","), amqp.exchange)
+            format!("{} {}", brokers.join(","), destination(config))
         }
         SinkKind::Kafka(kafka) => {
-            format!("{} topic {}", kafka.bootstrap_servers, kafka.topic)
+            format!("{} {}", kafka.bootstrap_servers, destination(config))
         }
+    }
+}
+
+/// Where they go at the broker: nothing for a file, which is a place itself.
+pub(super) fn destination(config: &SinkConfig) -> String {
+    match &config.kind {
+        SinkKind::File(_) => String::new(),
+        SinkKind::Amqp(amqp) => format!("exchange {}", amqp.exchange),
+        SinkKind::Kafka(kafka) => format!("topic {}", kafka.topic),
     }
 }

@@ -35,11 +35,6 @@ impl Backoff {
     pub(super) fn reset(&mut self) {
         self.attempt = 0;
     }
-
-    /// How many attempts in a row.
-    pub(super) fn attempts(&self) -> u32 {
-        self.attempt
-    }
 }
 
 /// A number that differs between processes and sinks.

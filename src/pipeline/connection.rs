@@ -10,6 +10,31 @@ use crate::pipeline::status::SinkState;
 use crate::pipeline::store::Store;
 use crate::sink::{Class, SinkError};
 
+/// How long nothing is sent so that the way back to the first broker costs no duplicates. A broker
+/// that takes longer to confirm what it has is left for another time.
+const RETURN_TIME: Duration = Duration::from_secs(5);
+/// Lines about failures of a kind, while there is no connection that holds: an outage of hours is a
+/// few of them, whatever its attempts end with.
+const TOLD_MAX: u32 = 3;
+
+/// What the log was told since the connection last held. A broker that comes back and refuses is
+/// news however long it was away, so each kind has its own count.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    losses: u32,
+    refusals: u32,
+}
+
+impl Told {
+    /// Whether one more line about such a failure is not too many.
+    fn another(&mut self, is_refusal: bool) -> bool {
+        let count = if is_refusal { &mut self.refusals } else { &mut self.losses };
+        let is_fine = *count < TOLD_MAX;
+        *count += u32::from(is_fine);
+        is_fine
+    }
+}
+
 impl Publisher {
     /// Gets the connection, or gets on with getting it.
     pub(super) fn connect(&mut self) {
@@ -44,20 +69,29 @@ impl Publisher {
 
     fn connected(&mut self) {
         self.backoff.reset();
-        self.refused = false;
         self.degraded = false;
         self.note_down(false);
-        let peer = self.link.peer().unwrap_or_default();
+        self.board.peer(self.link.peer().unwrap_or_default());
+        // Also when a panic or an odd sink left something: nothing of another connection counts.
+        self.take_back();
+        if !self.doubted {
+            self.welcome();
+        }
+    }
+
+    /// The connection holds.
+    fn welcome(&mut self) {
+        self.refused = false;
+        self.doubted = false;
+        self.told = Told::default();
         if self.stop.is_none() && self.board.state(SinkState::Connected) {
             log::info!(
                 target: "mod_rustbridge::notice",
-                "[{}] Connected to {peer}",
-                self.settings.name
+                "[{}] Connected to {}",
+                self.settings.name,
+                self.link.peer().unwrap_or_default()
             );
         }
-        self.board.peer(peer);
-        // Also when a panic or an odd sink left something: nothing of another connection counts.
-        self.take_back();
     }
 
     /// An attempt failed, or the connection broke.
@@ -66,7 +100,7 @@ impl Publisher {
         self.take_back();
         self.link.drop_connection();
         self.degraded = false;
-        self.renew = false;
+        self.stay();
         // A broker that is away asks for nothing.
         if self.blocked_since.take().is_some() {
             self.board.blocked(None);
@@ -80,6 +114,8 @@ impl Publisher {
             return;
         }
         self.refused = error.class() == Class::Refused;
+        // A broker that lets us in and then takes nothing does so at the next attempt too.
+        self.doubted |= self.refused && was_up;
         let wait = if self.refused { self.settings.reconnect.refused } else { self.backoff.next() };
         self.retry_at = Instant::now() + wait;
         let words = error.to_string();
@@ -89,8 +125,8 @@ impl Publisher {
         }
         let state = if self.refused { SinkState::Refused } else { SinkState::Connecting };
         let changed = self.stop.is_none() && self.board.state(state);
-        // Once per change, not once per attempt: an outage of hours is two lines.
-        if (news || changed) && self.backoff.attempts() <= 3 {
+        // Once per change, not once per attempt.
+        if (news || changed) && self.told.another(self.refused) {
             let name = &self.settings.name;
             if self.refused {
                 log::error!("[{name}] {words}");
@@ -164,6 +200,7 @@ impl Publisher {
         match result {
             Ok(()) => {
                 self.note_degraded(degraded);
+                self.note_accepted();
                 self.note_blocked(blocked);
                 self.return_to_primary();
                 self.renew();
@@ -172,6 +209,18 @@ impl Publisher {
                 self.settle();
                 self.failed(&error);
             }
+        }
+    }
+
+    /// After a refusal in the middle of things only what the broker does with a message tells whether
+    /// it takes them again.
+    fn note_accepted(&mut self) {
+        if !self.doubted || self.degraded {
+            return;
+        }
+        let is_idle = self.window.is_empty() && !self.has_work();
+        if is_idle || !self.outcomes.is_empty() {
+            self.welcome();
         }
     }
 
@@ -191,8 +240,11 @@ impl Publisher {
             _ => {}
         }
         if self.stop.is_none() && !self.paused && !self.degraded {
-            let state = if blocked.is_some() { SinkState::Blocked } else { SinkState::Connected };
-            self.board.state(state);
+            self.board.state(match blocked {
+                Some(_) => SinkState::Blocked,
+                None if self.doubted => SinkState::Refused,
+                None => SinkState::Connected,
+            });
         }
     }
 
@@ -216,34 +268,56 @@ impl Publisher {
             None if self.degraded => {
                 self.degraded = false;
                 self.note_down(false);
-                log::info!(
-                    target: "mod_rustbridge::notice",
-                    "[{}] Connected to {}",
-                    self.settings.name,
-                    self.link.peer().unwrap_or_default()
-                );
+                if !self.doubted {
+                    log::info!(
+                        target: "mod_rustbridge::notice",
+                        "[{}] Connected to {}",
+                        self.settings.name,
+                        self.link.peer().unwrap_or_default()
+                    );
+                }
             }
             None => {}
         }
     }
 
-    /// Makes the connection anew when that was asked for: new certificates, another broker.
+    /// Makes the connection anew when that was asked for and nothing is in flight any more: new
+    /// certificates, another broker.
     fn renew(&mut self) {
-        if !self.renew || !self.window.is_empty() {
+        if !self.renew {
             return;
         }
-        self.renew = false;
-        if let Some(sink) = self.link.up() {
-            sink.close(Instant::now() + Duration::from_secs(1));
-            self.link.drop_connection();
-            self.retry_at = Instant::now();
+        let is_late = self.returning.is_some_and(|deadline| Instant::now() >= deadline);
+        if !self.window.is_empty() {
+            if is_late {
+                self.stay();
+                self.away_from_primary = None;
+            }
+            return;
         }
+        let returns = self.returning.is_some();
+        self.stay();
+        let Some(sink) = self.link.up() else { return };
+        sink.close(Instant::now() + Duration::from_secs(1));
+        if returns {
+            sink.return_to_primary();
+            self.away_from_primary = None;
+        }
+        self.link.drop_connection();
+        self.retry_at = Instant::now();
     }
 
-    /// Goes back to the preferred broker when it is time to look for it and nothing is in flight.
+    /// Keeps the connection that there is.
+    pub(super) fn stay(&mut self) {
+        self.renew = false;
+        self.returning = None;
+    }
+
+    /// Looks for the preferred broker when it is time to: nothing more is sent until all that is in
+    /// flight is answered, for under load there would always be something.
     fn return_to_primary(&mut self) {
         let every = self.settings.reconnect.return_to_primary;
-        if every.is_zero() || self.stop.is_some() || !self.window.is_empty() {
+        if every.is_zero() || self.stop.is_some() || self.renew {
             return;
         }
         let Some(sink) = self.link.up() else { return };
@@ -251,15 +325,13 @@ impl Publisher {
             self.away_from_primary = None;
             return;
         }
-        let since = *self.away_from_primary.get_or_insert_with(Instant::now);
-        if since.elapsed() < every {
+        let now = Instant::now();
+        let since = *self.away_from_primary.get_or_insert(now);
+        if now.saturating_duration_since(since) < every {
             return;
         }
-        self.away_from_primary = None;
         log::info!("[{}] Looking for the first broker of the list again", self.settings.name);
-        sink.close(Instant::now() + Duration::from_secs(1));
-        sink.return_to_primary();
-        self.link.drop_connection();
-        self.retry_at = Instant::now();
+        self.renew = true;
+        self.returning = Some(now + RETURN_TIME);
     }
 }

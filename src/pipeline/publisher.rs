@@ -20,6 +20,7 @@ use crate::config::delivery::{ReconnectConfig, SpoolMode, WhenFull};
 use crate::dead::DeadLetters;
 use crate::event::{EventNames, Index};
 use crate::pipeline::backoff::{Backoff, seed};
+use crate::pipeline::connection::Told;
 use crate::pipeline::gap::{Gap, Losses};
 use crate::pipeline::item::Item;
 use crate::pipeline::link::Link;
@@ -153,10 +154,17 @@ pub(super) struct Publisher {
     pub(super) has_heir: bool,
     pub(super) blocked_since: Option<Instant>,
     pub(super) refused: bool,
+    /// The broker refused what came over a connection that it had let us make: the next one counts
+    /// when it has taken something.
+    pub(super) doubted: bool,
+    /// Failures that are in the log already.
+    pub(super) told: Told,
     /// The client is open and nothing gets through.
     pub(super) degraded: bool,
     /// The connection is to be made anew as soon as nothing is in flight.
     pub(super) renew: bool,
+    /// It is to lead to the preferred broker, unless that takes longer than until then.
+    pub(super) returning: Option<Instant>,
     /// When the connection to another than the preferred broker was made.
     pub(super) away_from_primary: Option<Instant>,
     pub(super) faults: u32,
@@ -243,8 +251,11 @@ impl Publisher {
             has_heir: false,
             blocked_since: None,
             refused: false,
+            doubted: false,
+            told: Told::default(),
             degraded: false,
             renew: false,
+            returning: None,
             away_from_primary: None,
             faults: 0,
             posted: now,
@@ -315,10 +326,13 @@ impl Publisher {
                 Command::Resume => self.paused = false,
                 Command::Reconnect => {
                     self.retry_at = Instant::now();
+                    self.stay();
                     self.renew = self.link.is_up();
                 }
                 Command::Stop { deadline, has_heir } => {
                     self.stop = Some(deadline);
+                    // What it still sends goes over the connection that there is.
+                    self.stay();
                     if let Some(store) = self.store.as_mut() {
                         store.hurry(deadline);
                     }

@@ -218,6 +218,19 @@ impl Row<'_> {
         self.wait_sink("the backlog to drain", |sink| sink["waiting"] == 0)
     }
 
+    /// What may have come twice so far: a window for each connection that the sink has lost.
+    pub(crate) fn resent_max(&mut self) -> usize {
+        let lost = self.sink()["reconnects"].as_u64().expect("connections lost are counted");
+        self.broker.kind().window() * usize::try_from(lost).unwrap()
+    }
+
+    /// How many lines of the log about the sink have these words.
+    pub(crate) fn lines_with(&self, words: &str) -> usize {
+        let log = self.host.log();
+        let sink = format!("[{SINK}]");
+        log.lines().filter(|line| line.contains(&sink) && line.contains(words)).count()
+    }
+
     /// Reads what arrived and holds it against what was generated and what the module counted: the sum of all lives of
     /// the module in this boot is in `dropped`.
     pub(crate) fn judge(

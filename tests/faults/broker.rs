@@ -173,6 +173,12 @@ impl Broker {
         self.authority().sign(name, &["DNS:localhost", "IP:127.0.0.1"], days);
     }
 
+    /// Gives it one for days that are yet to come.
+    pub(crate) fn certify_for_later(&self) {
+        let name = if self.kind() == Kind::Kafka { "kafka" } else { "rabbitmq" };
+        self.authority().sign_for_later(name, &["DNS:localhost", "IP:127.0.0.1"]);
+    }
+
     /// What a sink needs beside [`Broker::parameters`] to come by TLS, whose authority is in `trusted`.
     pub(crate) fn secure_parameters(
         &self,
@@ -272,6 +278,14 @@ impl Broker {
             Self::Kafka(..) => pairs.push(("topic", place.to_owned())),
         }
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// The parameter that says how much may be in flight.
+    pub(crate) fn window_parameter(&self) -> &'static str {
+        match self {
+            Self::RabbitMq(..) => "confirm-window",
+            Self::Kafka(..) => "in-flight-max",
+        }
     }
 
     pub(crate) fn sink_type(&self) -> &'static str {

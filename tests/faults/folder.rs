@@ -181,6 +181,9 @@ pub(crate) fn deleted(row: &mut Row<'_>) {
     let sink = row.wait_all_delivered();
     assert_balanced(&sink);
     let lost = dropped(&sink);
-    let window = row.broker.kind().window();
-    row.judge(&[first_ten(), before, after, final_ten], lost, window);
+    assert!(lost > 0, "{sink:#}");
+    assert_eq!(sink["dropped"]["spool-damaged"], lost, "{sink:#}");
+    let resent = row.resent_max();
+    let (_, stream) = row.judge(&[first_ten(), before, after, final_ten], lost, resent);
+    assert_eq!(stream.reasons.get("spool-damaged"), Some(&lost), "{:?}", stream.reasons);
 }

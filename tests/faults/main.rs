@@ -23,12 +23,14 @@ mod bench;
 mod broker;
 mod consumers;
 mod crash;
+mod crash_draining;
 mod dead_letters;
 mod folder;
 mod leaders;
 mod mixture;
 mod network;
 mod outage;
+mod rights;
 mod strain;
 mod stream;
 mod unload;
@@ -59,9 +61,12 @@ rows! {
         f09_leaders_that_move_and_a_slow_line_to_them_cost_nothing = crate::leaders::move_about,
         f10_what_is_durable_outlives_kills_of_the_switch = crate::crash::switch_killed,
         f10_what_a_kill_takes_from_memory_in_front_of_the_spool_is_told = crate::crash::killed_in_front_of_the_spool,
+        f10_a_switch_killed_while_its_backlog_drains_repeats_little = crate::crash_draining::killed,
         f13_a_spool_without_a_folder_costs_nothing_and_comes_back = crate::folder::no_folder,
         f13_a_spool_of_another_owner_costs_nothing_and_comes_back = crate::folder::of_another,
         f13_a_spool_deleted_while_it_is_used_is_accounted_for = crate::folder::deleted,
+        f13_a_spool_that_another_has_costs_nothing_and_comes_back = crate::folder::locked,
+        f13_a_spool_on_a_disk_that_is_read_only_costs_nothing_and_comes_back = crate::folder::read_only,
         f13_a_spool_on_a_full_disk_costs_what_is_counted_and_goes_on = crate::folder::full,
         f15_an_unload_with_the_broker_dead_keeps_everything = crate::unload::unloaded,
         f15_an_unload_without_a_folder_tells_what_it_cost = crate::unload::unloaded_without_folder,
@@ -74,6 +79,7 @@ rows! {
     rabbitmq:
         f23_without_memory_what_is_not_copied_is_counted_and_the_switch_goes_on = crate::strain::without_memory,
         f01_a_broker_killed_again_and_again_costs_nothing = crate::outage::killed_again_and_again,
+        f01_the_first_broker_is_returned_to_while_events_flow = crate::outage::first_returned_to,
         f02_events_of_an_outage_wait_on_disk_and_arrive = crate::outage::away_with_spool,
         f03_without_a_spool_what_is_dropped_is_counted_and_told = crate::outage::away_without_spool,
         f04_a_network_that_swallows_everything_costs_nothing = crate::outage::silent,
@@ -83,8 +89,11 @@ rows! {
         f07_a_broker_that_asks_for_a_pause_costs_nothing = crate::outage::alarm,
         f08_an_exchange_deleted_in_the_middle_costs_nothing = crate::dead_letters::exchange_deleted,
         f08_what_no_queue_takes_becomes_a_dead_letter = crate::dead_letters::unroutable,
+        f08_what_a_full_queue_refuses_becomes_a_dead_letter = crate::dead_letters::refused_by_a_full_queue,
+        f08_rights_that_are_taken_and_given_back_cost_nothing = crate::rights::revoked,
         f10_what_is_durable_outlives_kills_of_the_switch = crate::crash::switch_killed,
         f10_what_a_kill_takes_from_memory_in_front_of_the_spool_is_told = crate::crash::killed_in_front_of_the_spool,
+        f10_a_switch_killed_while_its_backlog_drains_repeats_little = crate::crash_draining::killed,
         f13_a_spool_without_a_folder_costs_nothing_and_comes_back = crate::folder::no_folder,
         f13_a_spool_of_another_owner_costs_nothing_and_comes_back = crate::folder::of_another,
         f13_a_spool_deleted_while_it_is_used_is_accounted_for = crate::folder::deleted,

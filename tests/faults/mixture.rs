@@ -86,6 +86,6 @@ pub(crate) fn faults_in_any_order(row: &mut Row<'_>) {
     let sink = row.wait_all_delivered();
     assert_balanced(&sink);
     assert_eq!(dropped(&sink), 0, "{sink:#}");
-    let window = row.broker.kind().window();
-    row.judge(&sent, 0, window * incidents * 2);
+    let resent = row.resent_max();
+    row.judge(&sent, 0, resent);
 }

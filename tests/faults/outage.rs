@@ -45,6 +45,47 @@ fn killed(row: &mut Row<'_>, kills: u64) {
     consumers::check(row, verdict.generated, 0);
 }
 
+/// F1 with a list of two brokers. The first goes while events flow; when it is back, the sink returns to it although they still
+/// do, and that costs no duplicates.
+///
+/// Two addresses of one node, so that one queue has everything in the order it came.
+pub(crate) fn first_returned_to(row: &mut Row<'_>) {
+    let first = Proxy::to(row.broker.port());
+    let second = row.broker.port();
+    row.broker.keep(&row.place, "#");
+    let url = |port: u16| format!("amqp://guest:guest@127.0.0.1:{port}/%2f");
+    let brokers = format!("{},{}", url(first.port()), url(second));
+    row.configure_by(first.port(), &[("url", &brokers), ("return-to-primary-ms", "500")]);
+    row.host.load().expect("the module loads");
+    let is_at = |sink: &serde_json::Value, port: u16| {
+        let peer = sink["peer"].as_str().unwrap_or_default();
+        sink["state"] == "connected" && peer.ends_with(&format!(":{port}"))
+    };
+    row.wait_sink("the first broker", |sink| is_at(sink, first.port()));
+    let flow = row.flow(&Load { count: 10_000_000, rate: 3000, ..Load::default() });
+    for _ in 0..size(2, 20) {
+        row.wait_sink("events to flow", |sink| sink["delivered"].as_u64().is_some_and(|n| n > 500));
+        first.set(Mode::Refuse);
+        let sink = row.wait_sink("the second broker", |sink| is_at(sink, second));
+        let table = row.host.api("rustbridge sinks");
+        assert!(table.contains(&format!("127.0.0.1:{second} ")), "the broker in use: {table}");
+        let before = sink["delivered"].as_u64().unwrap();
+        row.wait_sink("deliveries by the second", |sink| {
+            sink["delivered"].as_u64().is_some_and(|now| now > before + 500)
+        });
+        first.set(Mode::Pass);
+        row.wait_sink("the first broker again", |sink| is_at(sink, first.port()));
+    }
+    let sent = row.ended(flow);
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    assert_eq!(dropped(&sink), 0, "{sink:#}");
+    // Only the losses are in this: going back counts as none.
+    assert_eq!(sink["reconnects"], size(2, 20), "{sink:#}");
+    let resent = row.resent_max();
+    row.judge(&[sent], 0, resent);
+}
+
 /// What [`Row::begin`] has sent.
 pub(crate) fn first_ten() -> Delivered {
     Delivered { count: 10, first: 1, last: 10, ..Delivered::default() }
@@ -103,13 +144,14 @@ pub(crate) fn away_without_spool(row: &mut Row<'_>) {
 /// A Kafka client goes to the address that the broker names, so there the broker itself falls silent.
 pub(crate) fn silent(row: &mut Row<'_>) {
     let count = size(2000, 60_000);
-    let (sent, incidents) = match row.broker.kind() {
+    let sent = match row.broker.kind() {
         Kind::RabbitMq => {
             let proxy = Proxy::to(row.broker.port());
             row.broker.keep(&row.place, "#");
             row.configure_by(
                 proxy.port(),
-                &[("heartbeat-ms", "1000"), ("confirm-timeout-ms", "60000")],
+                // A confirm is waited for longer than this row waits for anything.
+                &[("heartbeat-ms", "1000"), ("confirm-timeout-ms", "3600000")],
             );
             row.host.load().expect("the module loads");
             row.wait_sink("the connection", |sink| sink["state"] == "connected");
@@ -121,7 +163,8 @@ pub(crate) fn silent(row: &mut Row<'_>) {
             proxy.set(Mode::Pass);
             let sink = row.wait_all_delivered();
             assert!(sink["reconnects"].as_u64().is_some_and(|n| n > 0), "{sink:#}");
-            (vec![before, within], 2)
+            assert_eq!(row.lines_with("two heartbeats passed"), 1, "{}", row.host.log());
+            vec![before, within]
         }
         Kind::Kafka => {
             row.begin(&[]);
@@ -131,12 +174,13 @@ pub(crate) fn silent(row: &mut Row<'_>) {
             assert_eq!(waiting, within.count, "nothing is acknowledged");
             row.broker.resume();
             row.wait_all_delivered();
-            (vec![first_ten(), within], 0)
+            vec![first_ten(), within]
         }
     };
     let sink = row.sink();
     assert_balanced(&sink);
-    row.judge(&sent, 0, 1024 * incidents);
+    let resent = row.resent_max();
+    row.judge(&sent, 0, resent);
 }
 
 /// F7. A memory alarm: the broker asks for a pause, and events wait on disk until it is over.
@@ -151,8 +195,19 @@ pub(crate) fn alarm(row: &mut Row<'_>) {
     let sink = row.sink();
     assert_eq!((sink["state"].as_str(), dropped(&sink)), (Some("blocked"), 0), "{sink:#}");
     row.broker.rabbitmq().set_memory_alarm(false);
+    let sink = row.wait_sink("deliveries to go on", |sink| {
+        sink["state"] == "connected" && sink["waiting"] == 0
+    });
+    let blocked = sink["blocked_ms"].clone();
+    assert!(blocked.as_u64().is_some_and(|ms| ms > 0), "{sink:#}");
+    // It is over: what comes now waits for nothing, and the time counts no further.
+    let behind = row.deliver(100);
     let sink = row.wait_all_delivered();
-    assert!(sink["blocked_ms"].as_u64().is_some_and(|ms| ms > 0), "{sink:#}");
+    assert_eq!((&sink["state"], &sink["blocked_ms"]), (&"connected".into(), &blocked), "{sink:#}");
+    assert_eq!(sink["reconnects"], 0, "{sink:#}");
     assert_balanced(&sink);
-    row.judge(&[first_ten(), first, within], 0, 0);
+    for words in ["asks for a pause", "takes messages again"] {
+        assert_eq!(row.lines_with(words), 1, "{words}: {}", row.host.log());
+    }
+    row.judge(&[first_ten(), first, within, behind], 0, 0);
 }

@@ -73,17 +73,24 @@ fn sinks(switch: &mut dyn Switch, stage: &Stage) {
     let told = switch.json("rustbridge sinks json");
     let told = told.as_array().expect("an array of sinks");
     let table = switch.api("rustbridge sinks");
+    for column in ["broker", "reconnects", "blocked s", "gaps", "p50 ms", "p99 ms"] {
+        assert!(table.lines().next().is_some_and(|head| head.contains(column)), "{table}");
+    }
+    let rows = rows(&table, "sink ");
     for (sink, (name, kind)) in told.iter().zip(stage.sinks()) {
         assert_eq!((&sink["name"], &sink["type"]), (&json!(name), &json!(kind)));
         assert_eq!((&sink["events"], &sink["spool_mode"]), (&json!("ALL"), &json!("overflow")));
         let target = sink["target"].as_str().expect("a target is text");
-        assert!(table.contains(target), "{table}");
+        let row = rows.iter().find(|row| row[0] == name).expect("each sink has a line");
+        assert_eq!((row[1], row[2]), (kind, "connected"), "{table}");
+        assert_eq!(sink["peer"], row[3], "the broker in use: {table}");
+        assert!(row[4..7].iter().all(|number| number.parse::<f64>().is_ok()), "{table}");
         let there = match kind {
             "file" => target.ends_with("events.ndjson"),
-            "amqp" => target.contains(&stage.exchange),
-            _ => target.contains(&stage.topic),
+            "amqp" => target.contains(&stage.exchange) && row.contains(&stage.exchange.as_str()),
+            _ => target.contains(&stage.topic) && row.contains(&stage.topic.as_str()),
         };
-        assert!(there, "{target}");
+        assert!(there, "{target}: {table}");
     }
     assert!(!table.contains("guest:"), "no secret is shown: {table}");
 }

@@ -26,7 +26,7 @@ pub(super) const APPS: &[&CStr] = &[c"rustbridge_publish"];
 /// Words behind `rustbridge`, what follows them, and what they do.
 const COMMANDS: &[(&str, &str, &str)] = &[
     ("status", "[json]", "the module and every sink, with its account"),
-    ("sinks", "[json]", "the sinks: type, state, broker, what they want"),
+    ("sinks", "[json]", "the sinks: the broker in use, how it was, what they want"),
     ("events", "[json]", "the events that this FreeSWITCH has, and the sinks that want them"),
     ("publish", publish_syntax(), "send a message of your own through a sink"),
     ("validate", "[file]", "check the configuration, or another file, without using it"),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::super::live_calls::LiveCalls;
-use super::super::sinks::describe;
+use super::super::sinks::{describe, destination};
 use super::super::{Module, lock};
 use super::table;
 use crate::config::choice::Choice as _;
@@ -100,6 +100,10 @@ fn sink_json(status: &SinkStatus) -> Value {
 
 fn milliseconds(us: u64) -> String {
     format!("{}.{}", us / 1000, us % 1000 / 100)
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{}.{}", time.as_secs(), time.subsec_millis() / 100)
 }
 
 fn latency_json(latency: &LatencyView) -> Value {
@@ -316,14 +320,34 @@ pub(super) fn sinks_table(module: &Module) -> String {
                 status.name.clone(),
                 status.kind.to_owned(),
                 status.state.name().to_owned(),
-                describe(config),
+                // The one in use, of the list that is configured.
+                status.peer.clone(),
+                status.reconnects.to_string(),
+                seconds(status.blocked),
+                status.account.gaps.to_string(),
                 milliseconds(status.latency.p50),
                 milliseconds(status.latency.p99),
+                destination(config),
                 config.events.to_string(),
             ]
         })
         .collect();
-    table::render(&["sink", "type", "state", "target", "p50 ms", "p99 ms", "events"], &rows)
+    table::render(
+        &[
+            "sink",
+            "type",
+            "state",
+            "broker",
+            "reconnects",
+            "blocked s",
+            "gaps",
+            "p50 ms",
+            "p99 ms",
+            "to",
+            "events",
+        ],
+        &rows,
+    )
 }
 
 /// For each event of the core, the sinks that want it: all of it, or some subclasses.

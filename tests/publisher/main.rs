@@ -9,14 +9,16 @@
     reason = "a helper of a test fails by panicking, and one does so on purpose"
 )]
 
-#[path = "support/folder.rs"]
+#[path = "../support/folder.rs"]
 mod folder;
+mod returning;
+mod telling;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -43,9 +45,39 @@ const CRASHES_OPENING: u8 = 5;
 /// Takes messages and never answers, until it is away.
 const HOLDS: u8 = 6;
 /// Asks for a pause.
-const BLOCKS: u8 = 8;
+const BLOCKS: u8 = 10;
 /// Acknowledges the last message alone, and is away.
-const ANSWERS_ONE: u8 = 7;
+const ANSWERS_ONE: u8 = 11;
+/// Lets nobody in.
+const REFUSES: u8 = 7;
+/// Lets everybody in and refuses what is sent.
+const REFUSES_MESSAGES: u8 = 8;
+/// Acknowledges what came before the last message; that one when no other has come for a while.
+const LAGS: u8 = 9;
+
+/// What the log was told.
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LOG.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+/// How many lines of a sink in the log have these words.
+fn lines(sink: &str, words: &str) -> usize {
+    let log = LOG.lock().unwrap();
+    let sink = format!("[{sink}] ");
+    log.iter().filter(|line| line.starts_with(&sink) && line.contains(words)).count()
+}
 
 /// A broker that does with messages what it is told to at the moment.
 struct Broker {
@@ -62,12 +94,27 @@ struct Broker {
     reasons: Arc<Mutex<Vec<String>>>,
     /// What and why, by the gap records.
     told: Arc<Mutex<Vec<String>>>,
+    opened: Arc<AtomicU64>,
+    /// It is the one to be preferred.
+    is_primary: Arc<AtomicBool>,
+    /// How often nothing new had come.
+    quiet: u32,
+}
+
+impl Broker {
+    fn refused(&self, reason: &str) -> SinkError {
+        SinkError::Refused { peer: self.peer(), reason: reason.into() }
+    }
 }
 
 impl Sink for Broker {
     fn open(&mut self, _: Instant) -> Result<(), SinkError> {
         self.taken.clear();
         self.blocked = None;
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        if self.does.load(Ordering::SeqCst) == REFUSES {
+            return Err(self.refused("wrong password"));
+        }
         if self
             .does
             .compare_exchange(CRASHES_OPENING, TAKES, Ordering::SeqCst, Ordering::SeqCst)
@@ -115,6 +162,7 @@ impl Sink for Broker {
                     None => seen[0].extend([message.stamp.seq]),
                 }
                 self.taken.push(tag);
+                self.quiet = 0;
                 self.order.lock().unwrap().push(message.stamp.seq);
                 Ok(())
             }
@@ -138,6 +186,20 @@ impl Sink for Broker {
         }
         if self.taken.is_empty() {
             self.interrupt.wait(budget);
+        }
+        match self.does.load(Ordering::SeqCst) {
+            REFUSES_MESSAGES if !self.taken.is_empty() => {
+                return Err(self.refused("no permission to write"));
+            }
+            LAGS => {
+                self.interrupt.wait(budget.max(Duration::from_millis(1)));
+                self.quiet += 1;
+                let kept = usize::from(self.quiet < 20);
+                let told = self.taken.len().saturating_sub(kept);
+                outcomes.extend(self.taken.drain(..told).map(Outcome::Delivered));
+                return Ok(());
+            }
+            _ => {}
         }
         if self.does.load(Ordering::SeqCst) == NACKS {
             if self.taken.len() < 6 {
@@ -166,6 +228,14 @@ impl Sink for Broker {
     fn write_key(&self, _: &Outgoing<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"a key of this sink");
     }
+
+    fn is_on_primary(&self) -> bool {
+        self.is_primary.load(Ordering::SeqCst)
+    }
+
+    fn return_to_primary(&mut self) {
+        self.is_primary.store(true, Ordering::SeqCst);
+    }
 }
 
 struct Bench {
@@ -176,6 +246,8 @@ struct Bench {
     seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
     reasons: Arc<Mutex<Vec<String>>>,
     told: Arc<Mutex<Vec<String>>>,
+    opened: Arc<AtomicU64>,
+    is_primary: Arc<AtomicBool>,
 }
 
 /// Percent of queue and spool, by class.
@@ -192,7 +264,7 @@ fn start_with(
     store: Option<StoreSettings>,
     dead_letters: Option<Arc<DeadLetters>>,
 ) -> Bench {
-    start_in("B", None, does, limits, store, dead_letters)
+    start_as(does, limits, store, dead_letters, |_| {})
 }
 
 /// In this boot, with a file for the note of the stream.
@@ -204,15 +276,32 @@ fn start_in(
     store: Option<StoreSettings>,
     dead_letters: Option<Arc<DeadLetters>>,
 ) -> Bench {
+    start_as(does, limits, store, dead_letters, |settings| {
+        settings.boot = boot.into();
+        settings.stream_file = stream_file;
+    })
+}
+
+fn start_as(
+    does: u8,
+    limits: Limits,
+    store: Option<StoreSettings>,
+    dead_letters: Option<Arc<DeadLetters>>,
+    change: impl FnOnce(&mut Settings),
+) -> Bench {
+    // The first test of the process sets it.
+    if log::set_logger(&Log).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
     let when_full =
         if limits.slack_percent > 0 { WhenFull::DropOldest } else { WhenFull::DropNewest };
     let ring = Arc::new(Ring::new(limits, Arc::default()));
     let wait = Duration::from_millis(10);
-    let settings = Settings {
+    let mut settings = Settings {
         name: "out".into(),
         kind: "file",
         node: "fs1".into(),
-        boot: boot.into(),
+        boot: "B".into(),
         names: Arc::new(EventNames::new(["CUSTOM", "DTMF"])),
         linger: Duration::from_millis(2),
         reconnect: ReconnectConfig {
@@ -227,9 +316,10 @@ fn start_in(
         store,
         dead_letters,
         dead_letter_destination: None,
-        stream_file,
+        stream_file: None,
         prepare: || {},
     };
+    change(&mut settings);
     let does = Arc::new(AtomicU8::new(does));
     let doing = Arc::clone(&does);
     let told = Arc::new(Mutex::default());
@@ -241,6 +331,8 @@ fn start_in(
     let noted = Arc::clone(&order);
     let reasons = Arc::new(Mutex::default());
     let why = Arc::clone(&reasons);
+    let (opened, is_primary) = (Arc::default(), Arc::new(AtomicBool::new(true)));
+    let (count, primary) = (Arc::clone(&opened), Arc::clone(&is_primary));
     let make = move |interrupt| -> Box<dyn Sink> {
         Box::new(Broker {
             does: doing,
@@ -252,10 +344,13 @@ fn start_in(
             seen: kept,
             reasons: why,
             told: telling,
+            opened: count,
+            is_primary: primary,
+            quiet: 0,
         })
     };
     let pipeline = Pipeline::start(settings, Arc::clone(&ring), pool, None, make).unwrap();
-    Bench { pipeline, ring, does, order, seen, reasons, told }
+    Bench { pipeline, ring, does, order, seen, reasons, told, opened, is_primary }
 }
 
 impl Bench {
@@ -287,6 +382,14 @@ impl Bench {
         self.ring.account().offered();
         let kind = EventNames::new(["CUSTOM", "DTMF"]).kind("DTMF").unwrap();
         self.ring.refuse(kind, DropReason::QueueFull);
+    }
+
+    /// Waits for so many more attempts to connect.
+    fn attempts(&self, more: u64) {
+        let before = self.opened.load(Ordering::SeqCst);
+        self.until("more attempts to connect", |_| {
+            self.opened.load(Ordering::SeqCst) >= before + more
+        });
     }
 
     fn stop(self) {
@@ -440,287 +543,4 @@ fn what_was_sent_once_and_then_gives_way_is_told_as_missing() {
     assert_eq!(told, (1..=lost).collect::<BTreeSet<u64>>());
     assert_eq!(arrived, (lost + 1..=300).collect::<BTreeSet<u64>>());
     bench.stop();
-}
-
-const WIDE: Limits = Limits { events: 1024, bytes: 1 << 24, percent: [100; 3], slack_percent: 0 };
-
-fn overflow(dir: &Path) -> StoreSettings {
-    let config = SpoolConfig { fsync: Fsync::Always, ..spool(dir) };
-    StoreSettings { config, mode: SpoolMode::Overflow }
-}
-
-/// Leaves 1, 2, a gap record for 3, and 4 in flight when the connection breaks.
-fn break_with_a_gap_in_flight(bench: &Bench) {
-    (1..=2).for_each(|number| bench.offer(Class::Normal, number, 10));
-    bench.lose();
-    bench.offer(Class::Normal, 4, 10);
-    bench.until("all of it to be in flight", |status| status.in_flight == 4);
-    bench.does.store(AWAY, Ordering::SeqCst);
-    bench.until("the loss of the connection", |status| status.reconnects == 1);
-}
-
-fn on_disk(status: &SinkStatus, records: u64) -> bool {
-    status.memory_bytes == 0 && status.spool.as_ref().is_some_and(|it| it.records == records)
-}
-
-fn is_done(status: &SinkStatus, delivered: u64) -> bool {
-    status.account.delivered == delivered && status.in_flight == 0 && status.waiting == 0
-}
-
-#[test]
-fn a_gap_record_in_flight_when_the_connection_breaks_is_told_in_its_place() {
-    let folder = Folder::new("gap-parked");
-    let bench = start_with(HOLDS, WIDE, Some(overflow(folder.path())), None);
-    break_with_a_gap_in_flight(&bench);
-    bench.until("the events to be on disk", |status| on_disk(status, 3));
-    bench.does.store(TAKES, Ordering::SeqCst);
-    let status = bench.until("all to be delivered", |status| is_done(status, 3));
-    assert_balanced(&status);
-    assert_eq!(*bench.order.lock().unwrap(), [1, 2, 3, 4]);
-    assert_eq!(bench.seen(), [vec![1, 2, 4], vec![3]]);
-    assert_eq!(*bench.reasons.lock().unwrap(), ["queue-full=1"]);
-    bench.stop();
-}
-
-#[test]
-fn a_gap_record_in_flight_at_an_unload_is_told_after_the_next_load_in_this_boot_and_another() {
-    for (spooled, boot) in [(true, "B"), (true, "C"), (false, "B"), (false, "C")] {
-        let folder = Folder::new(&format!("gap-unloaded-{spooled}-{boot}"));
-        let note = folder.join("streams").join("out");
-        let store = || spooled.then(|| overflow(&folder.join("spool")));
-        let bench = start_in("B", Some(note.clone()), HOLDS, WIDE, store(), None);
-        break_with_a_gap_in_flight(&bench);
-        // And one more at the end, with nothing behind it.
-        bench.lose();
-        bench.stop_by(Instant::now() + Duration::from_millis(100));
-        let bench = start_in(boot, Some(note), TAKES, WIDE, store(), None);
-        let told = if spooled { vec![3, 5] } else { vec![1, 2, 3, 4, 5] };
-        bench.until("all that is missing to be told", |status| {
-            bench.seen()[1] == told && status.in_flight == 0
-        });
-        assert_eq!(bench.seen()[0], if spooled { vec![1, 2, 4] } else { vec![] });
-        let order = bench.order.lock().unwrap().clone();
-        assert!(order.is_sorted(), "{order:?}");
-        let reasons = bench.reasons.lock().unwrap().join(" ");
-        assert_eq!(reasons.matches("queue-full=1").count(), 2, "{reasons}");
-        bench.stop();
-    }
-}
-
-#[test]
-fn what_a_crash_takes_from_in_front_of_the_spool_is_told_in_the_next_boot() {
-    let folder = Folder::new("hole");
-    let note = folder.join("streams").join("out");
-    let store = overflow(&folder.join("spool"));
-    let bench = start_in("B", Some(note.clone()), HOLDS, WIDE, Some(store), None);
-    (1..=3).for_each(|number| bench.offer(Class::Normal, number, 10));
-    bench.until("these to be in flight", |status| status.in_flight == 3);
-    bench.pipeline.pause();
-    (4..=6).for_each(|number| bench.offer(Class::Normal, number, 10));
-    bench.until("those to be on disk", |status| {
-        status.spool.as_ref().is_some_and(|it| it.records == 3 && it.undurable_records == 0)
-    });
-    // What a crash at this moment leaves.
-    let left = folder.join("left");
-    std::fs::create_dir_all(&left).unwrap();
-    for file in std::fs::read_dir(folder.join("spool")).unwrap().map(Result::unwrap) {
-        std::fs::copy(file.path(), left.join(file.file_name())).unwrap();
-    }
-    let noted = folder.join("note");
-    std::fs::copy(&note, &noted).unwrap();
-
-    // When they are acknowledged after all the note is taken back.
-    bench.does.store(AWAY, Ordering::SeqCst);
-    bench.until("the loss of the connection", |status| status.reconnects == 1);
-    bench.does.store(TAKES, Ordering::SeqCst);
-    bench.pipeline.resume();
-    bench.until("all to be delivered", |status| status.account.delivered == 6);
-    bench.until("the note to be taken back", |_| {
-        !std::fs::read_to_string(&note).unwrap().contains("hole")
-    });
-    assert_eq!(bench.seen(), [vec![1, 2, 3, 4, 5, 6], vec![]]);
-    bench.stop();
-
-    let again = start_in("C", Some(noted), TAKES, WIDE, Some(overflow(&left)), None);
-    let status = again.until("the rest to be delivered", |status| is_done(status, 3));
-    assert_balanced(&status);
-    assert_eq!(*again.order.lock().unwrap(), [3, 4, 5, 6]);
-    assert_eq!(again.seen(), [vec![4, 5, 6], vec![1, 2, 3]]);
-    assert_eq!(*again.reasons.lock().unwrap(), ["crash=3"]);
-    again.stop();
-}
-
-#[test]
-fn letters_are_not_taken_up_while_the_sink_is_paused() {
-    let folder = Folder::new("paused-letters");
-    let dead = Arc::new(DeadLetters::open(folder.path(), 1 << 20).0);
-    let bench = start(REJECTS, None, Some(Arc::clone(&dead)));
-    bench.offer(Class::Normal, 1, 10);
-    bench.until("the dead letter", |status| status.dead_letters == 1);
-    bench.pipeline.pause();
-    bench.until("the pause", |status| status.state == SinkState::Paused);
-    bench.does.store(TAKES, Ordering::SeqCst);
-    assert_eq!(dead.ask_retry(Which::All).unwrap(), 1);
-    // When the second is taken in, the round of the first is over, in which it could have.
-    for number in [2, 3] {
-        bench.offer(Class::Normal, number, 10);
-        bench.until("it to be taken in", |_| !bench.ring.has_events());
-    }
-    assert_eq!(dead.stats().retrying, 0);
-    bench.pipeline.resume();
-    bench.until("all to be delivered", |status| status.account.delivered == 3);
-    bench.stop();
-}
-
-#[test]
-fn what_was_acknowledged_out_of_order_and_is_read_again_is_counted_again() {
-    let folder = Folder::new("out-of-order");
-    let bench = start_with(HOLDS, WIDE, Some(overflow(folder.path())), None);
-    bench.offer(Class::Normal, 1, 10);
-    bench.until("one in flight from memory", |status| status.in_flight == 1);
-    bench.pipeline.pause();
-    (2..=3).for_each(|number| bench.offer(Class::Normal, number, 10));
-    bench.until("two on disk", |status| status.spool.as_ref().is_some_and(|it| it.records == 2));
-    bench.pipeline.resume();
-    bench.until("those in flight as well", |status| status.in_flight == 3);
-    bench.does.store(ANSWERS_ONE, Ordering::SeqCst);
-    bench.until("the loss of the connection", |status| status.reconnects == 1);
-    let status = bench.until("all three to be on disk", |status| on_disk(status, 3));
-    assert_eq!(status.account.delivered, 1);
-    assert_balanced(&status);
-    bench.does.store(TAKES, Ordering::SeqCst);
-    let status = bench.until("all to be delivered", |status| is_done(status, 4));
-    assert_balanced(&status);
-    bench.stop();
-}
-
-#[test]
-fn a_pause_that_the_broker_asks_for_counts_while_it_lasts_and_ends_with_the_connection() {
-    let folder = Folder::new("blocked");
-    let bench = start_with(BLOCKS, WIDE, Some(overflow(folder.path())), None);
-    bench.until("the pause", |status| status.state == SinkState::Blocked);
-    bench.until("its time to count", |status| !status.blocked.is_zero());
-    bench.does.store(AWAY, Ordering::SeqCst);
-    let before = bench.until("the loss of the connection", |status| status.reconnects == 1);
-    bench.offer(Class::Normal, 1, 10);
-    let status = bench.until("some time to pass", |status| on_disk(status, 1));
-    assert_eq!(status.blocked, before.blocked);
-    bench.stop();
-}
-
-/// Offers so many events and waits until they are out of memory.
-fn put_away(bench: &Bench, numbers: std::ops::RangeInclusive<u64>, size: usize) {
-    for number in numbers {
-        bench.offer(Class::Normal, number, size);
-        bench.until("the event to be put away", |status| status.memory_bytes == 0);
-    }
-}
-
-#[test]
-fn an_event_larger_than_the_spool_is_lost_alone() {
-    let folder = Folder::new("oversize");
-    let config = SpoolConfig { max_bytes: 128 << 10, ..spool(folder.path()) };
-    let bench = start(AWAY, Some(StoreSettings { config, mode: SpoolMode::Always }), None);
-    for (number, size) in [(1, 100), (2, 200_000), (3, 100)] {
-        bench.offer(Class::Critical, number, size);
-    }
-    let status = bench.until("the others to be on disk", |status| status.memory_bytes == 0);
-    assert_balanced(&status);
-    assert_eq!(status.account.dropped[DropReason::Oversize.index()], 1, "{status:#?}");
-    bench.does.store(TAKES, Ordering::SeqCst);
-    bench.until("them to be delivered", |status| {
-        status.account.delivered == 2 && status.account.gaps == 1
-    });
-    assert_eq!(*bench.order.lock().unwrap(), [1, 2, 3]);
-    assert_eq!(*bench.told.lock().unwrap(), ["DTMF=1: oversize=1"]);
-    bench.stop();
-}
-
-#[test]
-fn what_gives_way_in_a_full_spool_is_told_by_its_kind() {
-    let folder = Folder::new("oldest");
-    let config = SpoolConfig { max_bytes: 2 << 20, ..spool(folder.path()) };
-    let store = StoreSettings { config, mode: SpoolMode::Always };
-    let limits = Limits { events: 1024, bytes: 1 << 24, percent: [100; 3], slack_percent: 10 };
-    let bench = start_with(AWAY, limits, Some(store), None);
-    put_away(&bench, 1..=800, 4000);
-    let status = bench.pipeline.status();
-    let lost = status.account.dropped[DropReason::SpoolFull.index()];
-    assert_eq!(lost, status.account.dropped_total(), "{status:#?}");
-    assert!((200..=700).contains(&lost), "{lost}");
-    bench.does.store(TAKES, Ordering::SeqCst);
-    bench.until("the rest to arrive", |status| status.waiting == 0 && status.account.gaps > 0);
-    let [arrived, told] = bench.seen.lock().unwrap().clone();
-    assert_eq!(told, (1..=lost).collect::<BTreeSet<u64>>());
-    assert_eq!(arrived, (lost + 1..=800).collect::<BTreeSet<u64>>());
-    assert_eq!(*bench.told.lock().unwrap(), [format!("DTMF={lost}: spool-full={lost}")]);
-    bench.stop();
-}
-
-#[test]
-fn what_is_damaged_on_disk_is_told_as_such() {
-    let folder = Folder::new("damaged");
-    let config = spool(folder.path());
-    let store = StoreSettings { config, mode: SpoolMode::Always };
-    let bench = start(AWAY, Some(store), None);
-    put_away(&bench, 1..=10, 1000);
-    let is_segment = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "seg");
-    let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
-    let path = files.into_iter().find(is_segment).unwrap();
-    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &[b'!'; 100], 5500).unwrap();
-    bench.does.store(TAKES, Ordering::SeqCst);
-    let status = bench.until("the rest to arrive", |status| {
-        status.waiting == 0 && status.in_flight == 0 && status.account.gaps > 0
-    });
-    assert_balanced(&status);
-    assert_eq!(status.account.dropped[DropReason::SpoolDamaged.index()], 1, "{status:#?}");
-    assert_eq!(bench.seen.lock().unwrap()[0].len(), 9);
-    assert_eq!(*bench.order.lock().unwrap(), (1..=10).collect::<Vec<u64>>());
-    assert_eq!(*bench.told.lock().unwrap(), ["UNKNOWN=1: spool-damaged=1"]);
-    bench.stop();
-}
-
-#[test]
-fn a_spool_that_breaks_while_it_is_used_stops_no_event() {
-    let folder = Folder::new("breaks");
-    let dir = folder.path().join("spool");
-    let has_trouble =
-        |status: &SinkStatus| status.spool.as_ref().is_some_and(|spool| spool.trouble.is_some());
-    let fsyncs = [Fsync::Never, Fsync::Always, Fsync::Interval(Duration::from_millis(10))];
-    for fsync in fsyncs {
-        let config = SpoolConfig { fsync, ..spool(&dir) };
-        let bench = start(AWAY, Some(StoreSettings { config, mode: SpoolMode::Always }), None);
-        put_away(&bench, 1..=10, 100);
-        bench.until("them to be durable", |status| {
-            status
-                .spool
-                .as_ref()
-                .is_some_and(|spool| spool.records == 10 && spool.undurable_records == 0)
-        });
-        // There can be no folder again.
-        fs::remove_dir_all(&dir).unwrap();
-        fs::write(&dir, "an obstacle").unwrap();
-        bench.until("the trouble", has_trouble);
-        bench.does.store(TAKES, Ordering::SeqCst);
-        bench.until("what is in the deleted file", |status| status.account.delivered == 10);
-        for number in 11..=20 {
-            bench.offer(Class::Normal, number, 100);
-        }
-        bench.until("events to go past the spool", |status| {
-            let bypassed = status.spool.as_ref().map_or(0, |spool| spool.bypassed);
-            status.account.delivered == 20 && bypassed == 10
-        });
-        fs::remove_file(&dir).unwrap();
-        bench.until("the spool to work again", |status| !has_trouble(status));
-        for number in 21..=30 {
-            bench.offer(Class::Normal, number, 100);
-        }
-        let status = bench.until("the last", |status| status.account.delivered == 30);
-        assert_balanced(&status);
-        assert_eq!(status.account.dropped_total(), 0, "{status:#?}");
-        assert_eq!(*bench.order.lock().unwrap(), (1..=30).collect::<Vec<u64>>(), "{fsync:?}");
-        bench.stop();
-        fs::remove_dir_all(&dir).unwrap();
-    }
 }
