@@ -197,11 +197,12 @@ impl Publisher {
 
     /// The broker could not take it this time.
     fn retry(&mut self, mut item: Item, reason: &str, front: &mut VecDeque<Item>) {
-        item.attempts += 1;
-        if item.attempts >= self.settings.max_attempts {
+        // Who buries it counts this attempt.
+        if item.attempts + 1 >= self.settings.max_attempts {
             self.bury(item, reason, front);
             return;
         }
+        item.attempts += 1;
         self.board.error(reason);
         let wait = Duration::from_millis(25).saturating_mul(1 << item.attempts.min(6));
         self.hold_until = Some(Instant::now() + wait);

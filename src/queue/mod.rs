@@ -6,7 +6,7 @@
 //! A dispatch thread runs at real-time priority under the core's event lock. So its side
 //! ([`Ring::offer`]) takes no lock, makes no system call, wakes nobody and allocates nothing: it
 //! reserves room with one atomic addition, and pushes. The publisher looks at the ring at least
-//! once per linger; being woken per event was measured to cost the dispatch thread ten times what
+//! once per linger, under load once per batch; being woken per event was measured to cost the dispatch thread ten times what
 //! the copy costs.
 //!
 //! # How memory is bounded

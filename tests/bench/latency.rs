@@ -95,8 +95,8 @@ pub fn run(effort: Effort, results: &mut Results) {
         let mut found = Found::default();
         for _ in 0..rounds {
             stand.with_module(&kafka_sink(&bootstrap), |stand| found.ours(stand, count));
-            let like = plain_kafka::one(&bootstrap, "ours");
-            found.theirs(plain_kafka::round_trips(&bootstrap, "ours", &like, count, pace));
+            let like = &plain_kafka::some(&bootstrap, "ours")[0];
+            found.theirs(plain_kafka::round_trips(&bootstrap, "ours", like, count, pace));
         }
         // The module waits for 5 ms, and the client library for one more.
         found.report("Kafka", 1.2, results);

@@ -41,10 +41,13 @@ const HEADERS: [(&str, &str); 9] = [
     ("timestamp-us", "1763728000000000"),
 ];
 
-/// The body of a record of this topic.
-pub fn one(bootstrap: &str, topic: &str) -> Vec<u8> {
+/// The bodies of records of this topic, some hundreds: compression finds in neighbours what it finds in the module's.
+pub fn some(bootstrap: &str, topic: &str) -> Vec<Vec<u8>> {
+    const SOME: usize = 500;
     let all = clients::kafka_read(bootstrap, topic);
-    all.first().map(|message| message.body.clone()).expect("the topic has a record")
+    let bodies: Vec<Vec<u8>> = all.into_iter().take(SOME).map(|message| message.body).collect();
+    assert!(!bodies.is_empty(), "the topic has records");
+    bodies
 }
 
 /// Produces a record so often at this pace, one at a time, and gives what each took until its report, in seconds.
@@ -89,8 +92,8 @@ fn cpu() -> f64 {
     ticks.filter_map(|text| text.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-/// Seconds, and seconds of processor time, to produce `count` records of this body, with the sink's properties.
-pub fn produce(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> (f64, f64) {
+/// Seconds, and seconds of processor time, to produce `count` records of these bodies in turn, with the sink's properties.
+pub fn produce(bootstrap: &str, topic: &str, bodies: &[Vec<u8>], count: u64) -> (f64, f64) {
     let producer: BaseProducer<Count> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("compression.type", "lz4")
@@ -106,12 +109,12 @@ pub fn produce(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> (f64, f
         .fetch_metadata(Some(topic), Duration::from_secs(30))
         .expect("the broker answers");
     let (used, started) = (cpu(), Instant::now());
-    for _ in 0..count {
+    for (_, body) in (0..count).zip(bodies.iter().cycle()) {
         let mut list = OwnedHeaders::new_with_capacity(HEADERS.len());
         for (key, value) in HEADERS {
             list = list.insert(Header { key, value: Some(value) });
         }
-        let mut record = BaseRecord::to(topic).key(KEY).payload(body).headers(list);
+        let mut record = BaseRecord::to(topic).key(KEY).payload(body.as_slice()).headers(list);
         while let Err((error, back)) = producer.send(record) {
             let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
             assert_eq!(error, full, "the producer takes it");

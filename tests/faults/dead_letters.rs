@@ -221,6 +221,7 @@ pub(crate) fn refused_by_a_full_queue(row: &mut Row<'_>) {
     let list = row.host.json(&format!("rustbridge dlq list {SINK} json"));
     assert_eq!(list["letters"], dead, "{list:#}");
     assert_eq!(list["list"][0]["event"], "DTMF", "{list:#}");
+    assert_eq!(list["list"][0]["attempts"], 3, "{list:#}");
     let reason = list["list"][0]["reason"].as_str().unwrap();
     assert!(reason.contains("basic.nack"), "{reason}");
 

@@ -61,7 +61,7 @@ parameters! {
 
     LINGER_MS: Millis = "linger-ms",
         Millis { min: 0, max: 1_000, default: 5 },
-        "Time that an event may wait for others to be sent with; to RabbitMQ under load up to five times this, 25 ms at most (once with spool-mode=always).";
+        "Time that an event may wait for others to be sent with; to a broker under load up to five times this, 25 ms at most (once with spool-mode=always).";
 
     QUEUE_CAPACITY: Number<NonZeroUsize> = "queue-capacity",
         Number {
