@@ -100,7 +100,7 @@ pub fn produce(bootstrap: &str, topic: &str, bodies: &[Vec<u8>], count: u64) -> 
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("linger.ms", "1")
-        .set("queue.buffering.max.messages", "51000")
+        .set("queue.buffering.max.messages", "11000")
         .create_with_context(Count::default())
         .expect("a producer can be made");
     // The connection is made before the time runs.
@@ -130,7 +130,7 @@ pub fn produce(bootstrap: &str, topic: &str, bodies: &[Vec<u8>], count: u64) -> 
 }
 
 /// Times more records than elsewhere, in the shorter and in the longer of two runs: their difference has no start in it.
-const MORE: [u64; 2] = [4, 12];
+const MORE: [u64; 2] = [1, 3];
 
 /// Seconds that librdkafka's `rdkafka_performance` takes for `count` records like these, by its own account, which begins before
 /// it is connected: so it is what the longer of two runs takes more. None where `bench.mk` could not build it.
@@ -150,7 +150,7 @@ fn whole_run(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> Option<f6
     command.args(["-c", &count.to_string(), "-s", &body.len().to_string()]);
     command.arg("-m").arg(std::str::from_utf8(body).expect("JSON is text"));
     for property in
-        ["acks=all", "enable.idempotence=true", "linger.ms=1", "queue.buffering.max.messages=51000"]
+        ["acks=all", "enable.idempotence=true", "linger.ms=1", "queue.buffering.max.messages=11000"]
     {
         command.args(["-X", property]);
     }

@@ -143,7 +143,8 @@ pub fn kafka(effort: Effort, results: &mut Results) {
     results.fact("kafka", Kafka::version());
     let Some(mut stand) = skips::unless("bench kafka", Stand::start(None)) else { return };
     results.fact("switch", stand.version());
-    let count = count(effort);
+    // Three times the window and more, so that it is not the beginning that is measured.
+    let count = count(effort) * 5;
     broker.create_topic("ours", 1, &[]);
     broker.create_topic("theirs", 1, &[]);
     let bootstrap = broker.bootstrap();
@@ -172,7 +173,7 @@ pub fn kafka(effort: Effort, results: &mut Results) {
             if let Some(took) = plain_kafka::performance(&bootstrap, "theirs", one, count) {
                 program.push(took);
             }
-            if let Some(number) = publisher_calls(stand, count / 2, Some(5_000)) {
+            if let Some(number) = publisher_calls(stand, count / 10, Some(5_000)) {
                 calls.push(number);
             }
         });

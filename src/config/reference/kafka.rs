@@ -59,7 +59,7 @@ parameters! {
         "Time after which an event is given up, 0 for never; without it never behind a spool, else 300000.";
 
     IN_FLIGHT_MAX: Number<u32> = "in-flight-max",
-        Number { unit: Unit::Things("events"), min: 1, max: 10_000_000, default: 50_000 },
+        Number { unit: Unit::Things("events"), min: 1, max: 10_000_000, default: 10_000 },
         "Events that may wait inside the client library, unsent or unacknowledged.";
 
     SECURITY_PROTOCOL: Word<SecurityProtocol> = "security-protocol",
