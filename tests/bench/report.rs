@@ -229,6 +229,11 @@ fn plots() -> Vec<(&'static str, String)> {
         for (file, what, across) in [
             ("headers", "callback, by headers", "headers of an event"),
             ("sinks", "callback, by sinks", "sinks that want it"),
+            (
+                "patterns",
+                "callback, by patterns of a sink",
+                "patterns of a sink, of which the last fits",
+            ),
             ("waiting", "callback, by waiting events", "events that wait already"),
             ("threads", "callback, by dispatch threads", "threads that deliver at once"),
             ("calls", "callback, by live calls", "calls that are alive"),

@@ -46,7 +46,9 @@ impl Results {
         facts.insert("processors".into(), processors.into());
         facts.insert("module".into(), env!("CARGO_PKG_VERSION").into());
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        facts.insert("kernel".into(), format!("Linux {}", kernel.trim()).into());
+        // Its version, without what a distribution calls its build.
+        let version = kernel.split('-').next().unwrap_or_default().trim();
+        facts.insert("kernel".into(), format!("Linux {version}").into());
         if let Some(commit) = commit() {
             facts.insert("commit".into(), format!("commit {commit}").into());
         }
