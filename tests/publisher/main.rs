@@ -90,8 +90,6 @@ struct Broker {
     interrupt: Arc<Interrupt>,
     /// Numbers of events it has acknowledged, and those that gap records told.
     seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
-    /// What gap records say of the reasons.
-    reasons: Arc<Mutex<Vec<String>>>,
     /// What and why, by the gap records.
     told: Arc<Mutex<Vec<String>>>,
     opened: Arc<AtomicU64>,
@@ -151,9 +149,6 @@ impl Sink for Broker {
                 match number("Rustbridge-First-Seq").zip(number("Rustbridge-Last-Seq")) {
                     Some((first, last)) => {
                         seen[1].extend(first..=last);
-                        let reasons = message.header("Rustbridge-Reasons").unwrap_or_default();
-                        let reasons = String::from_utf8_lossy(reasons).into_owned();
-                        self.reasons.lock().unwrap().push(reasons);
                         let words = ["Rustbridge-Events", "Rustbridge-Reasons"].map(|name| {
                             String::from_utf8_lossy(message.header(name).unwrap()).into_owned()
                         });
@@ -244,7 +239,6 @@ struct Bench {
     does: Arc<AtomicU8>,
     order: Arc<Mutex<Vec<u64>>>,
     seen: Arc<Mutex<[BTreeSet<u64>; 2]>>,
-    reasons: Arc<Mutex<Vec<String>>>,
     told: Arc<Mutex<Vec<String>>>,
     opened: Arc<AtomicU64>,
     is_primary: Arc<AtomicBool>,
@@ -329,8 +323,6 @@ fn start_as(
     let pool = Arc::new(Pool::new(64, 8, 8192));
     let order = Arc::new(Mutex::default());
     let noted = Arc::clone(&order);
-    let reasons = Arc::new(Mutex::default());
-    let why = Arc::clone(&reasons);
     let (opened, is_primary) = (Arc::default(), Arc::new(AtomicBool::new(true)));
     let (count, primary) = (Arc::clone(&opened), Arc::clone(&is_primary));
     let make = move |interrupt| -> Box<dyn Sink> {
@@ -342,7 +334,6 @@ fn start_as(
             order: noted,
             interrupt,
             seen: kept,
-            reasons: why,
             told: telling,
             opened: count,
             is_primary: primary,
@@ -350,7 +341,7 @@ fn start_as(
         })
     };
     let pipeline = Pipeline::start(settings, Arc::clone(&ring), pool, None, make).unwrap();
-    Bench { pipeline, ring, does, order, seen, reasons, told, opened, is_primary }
+    Bench { pipeline, ring, does, order, seen, told, opened, is_primary }
 }
 
 impl Bench {
@@ -382,6 +373,12 @@ impl Bench {
         self.ring.account().offered();
         let kind = EventNames::new(["CUSTOM", "DTMF"]).kind("DTMF").unwrap();
         self.ring.refuse(kind, DropReason::QueueFull);
+    }
+
+    /// Why, by the gap records.
+    fn reasons(&self) -> Vec<String> {
+        let told = self.told.lock().unwrap();
+        told.iter().filter_map(|told| Some(told.split_once(": ")?.1.to_owned())).collect()
     }
 
     /// Waits for so many more attempts to connect.

@@ -39,7 +39,7 @@ fn a_gap_record_in_flight_when_the_connection_breaks_is_told_in_its_place() {
     assert_balanced(&status);
     assert_eq!(*bench.order.lock().unwrap(), [1, 2, 3, 4]);
     assert_eq!(bench.seen(), [vec![1, 2, 4], vec![3]]);
-    assert_eq!(*bench.reasons.lock().unwrap(), ["queue-full=1"]);
+    assert_eq!(bench.reasons(), ["queue-full=1"]);
     bench.stop();
 }
 
@@ -62,7 +62,7 @@ fn a_gap_record_in_flight_at_an_unload_is_told_after_the_next_load_in_this_boot_
         assert_eq!(bench.seen()[0], if spooled { vec![1, 2, 4] } else { vec![] });
         let order = bench.order.lock().unwrap().clone();
         assert!(order.is_sorted(), "{order:?}");
-        let reasons = bench.reasons.lock().unwrap().join(" ");
+        let reasons = bench.reasons().join(" ");
         assert_eq!(reasons.matches("queue-full=1").count(), 2, "{reasons}");
         bench.stop();
     }
@@ -107,7 +107,7 @@ fn what_a_crash_takes_from_in_front_of_the_spool_is_told_in_the_next_boot() {
     assert_balanced(&status);
     assert_eq!(*again.order.lock().unwrap(), [3, 4, 5, 6]);
     assert_eq!(again.seen(), [vec![4, 5, 6], vec![1, 2, 3]]);
-    assert_eq!(*again.reasons.lock().unwrap(), ["crash=3"]);
+    assert_eq!(again.reasons(), ["crash=3"]);
     again.stop();
 }
 
