@@ -8,7 +8,7 @@ use mod_rustbridge::config::delivery::ClassConfig;
 use mod_rustbridge::event::EventNames;
 use mod_rustbridge::event::selection::Selection;
 use mod_rustbridge::pipeline::{Dispatch, Target};
-use mod_rustbridge::queue::{DropReason, Limits, Pool, Ring};
+use mod_rustbridge::queue::{DropReason, Lane, Limits, Pool, Ring};
 
 const NAMES: [&str; 2] = ["CUSTOM", "DTMF"];
 
@@ -40,6 +40,7 @@ fn a_fault_costs_each_sink_that_wanted_the_event_one_event_and_the_others_none()
     let dispatch = Dispatch::new(targets, names, pool, 1 << 20);
     // One that arrives, and fills the queue that has room for one.
     dispatch.event(
+        Lane::ANY,
         dtmf,
         || None,
         |record, class, _| {
@@ -49,7 +50,12 @@ fn a_fault_costs_each_sink_that_wanted_the_event_one_event_and_the_others_none()
         },
     );
     let fault = catch_unwind(AssertUnwindSafe(|| {
-        dispatch.event(dtmf, || None, |_, _, _| std::panic::panic_any("a fault on purpose"));
+        dispatch.event(
+            Lane::ANY,
+            dtmf,
+            || None,
+            |_, _, _| std::panic::panic_any("a fault on purpose"),
+        );
     }));
     assert!(fault.is_err());
     let counts: Vec<_> = dispatch

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use mod_rustbridge::event::{Class, EventKind, Index, Record};
-use mod_rustbridge::queue::{Account, Admission, DropReason, Limits, Pool, Ring};
+use mod_rustbridge::queue::{Account, Admission, DropReason, Lane, Limits, Pool, Ring};
 
 const PRODUCERS: u16 = 4;
 const EVENTS: u64 = 50_000;
@@ -47,7 +47,7 @@ fn produce(number: u16, ring: &Ring, pool: &Pool) -> u64 {
         if ring.admit(kind, class) == Admission::Full {
             continue;
         }
-        let mut record = pool.take().expect("there is memory");
+        let mut record = pool.take(Lane::ANY).expect("there is memory");
         let own = Arc::get_mut(&mut record).expect("a record from the pool is nobody else's");
         own.begin(kind, class, None);
         own.header(b"Event-Sequence", &event.to_le_bytes());

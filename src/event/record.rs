@@ -90,6 +90,8 @@ pub struct Record {
     cut: bool,
     /// Somebody waits to see what becomes of it.
     watched: bool,
+    /// Which of the pool's shelves it goes back to.
+    home: u8,
     lost: Lost,
 }
 
@@ -142,6 +144,7 @@ impl Record {
             may_be_cut: false,
             cut: false,
             watched: false,
+            home: 0,
             lost: Lost::default(),
         }
     }
@@ -157,6 +160,17 @@ impl Record {
     pub fn touch(&mut self) {
         self.bytes.fill(1);
         self.used = 0;
+    }
+
+    /// Which of the pool's shelves the record goes back to: that of the thread that fills it.
+    #[inline]
+    pub fn set_home(&mut self, home: u8) {
+        self.home = home;
+    }
+
+    /// What [`set_home`](Self::set_home) said last.
+    pub fn home(&self) -> u8 {
+        self.home
     }
 
     /// Empties the record and starts it anew. `subclass` is the name a CUSTOM event goes by.

@@ -3,11 +3,14 @@
 
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
+
+use crossbeam_utils::CachePadded;
 
 use crate::event::EventKind;
 use crate::pipeline::Dispatch;
+use crate::queue::{Lane, Lanes};
 use crate::switch::{Core, EventHandler, EventRef, Subscription, SwitchError};
 
 /// Hands each event to the tables that are in force.
@@ -15,15 +18,41 @@ use crate::switch::{Core, EventHandler, EventRef, Subscription, SwitchError};
 /// There are two places for tables, of which one is in force. A reload fills the other, points to
 /// it, and empties the first only when no callback can be reading it any more. So the lock around
 /// a place is never held by a writer while a dispatch thread asks for it: reading is one atomic
-/// operation, and nobody ever waits.
+/// operation, and nobody ever waits. A place has a lock for each lane, so that threads that read at once do not pull one cache line to
+/// and fro.
 #[derive(Debug)]
 pub(super) struct Handler {
-    places: [RwLock<Option<Arc<Dispatch>>>; 2],
+    places: [Place; 2],
     current: AtomicUsize,
+    lanes: Lanes,
     panics: AtomicU64,
     custom: EventKind,
     /// Markers that came through the core's queue.
     markers: AtomicUsize,
+}
+
+/// One of the places for tables.
+#[derive(Debug, Default)]
+struct Place([CachePadded<RwLock<Option<Arc<Dispatch>>>>; Lane::COUNT]);
+
+impl Place {
+    /// Puts tables there, or takes them away. Waits for whoever reads.
+    fn set(&self, dispatch: Option<&Arc<Dispatch>>) {
+        for lock in &self.0 {
+            *lock.write().unwrap_or_else(PoisonError::into_inner) = dispatch.cloned();
+        }
+    }
+
+    /// Looks at them, as one of the readers of this lane.
+    #[inline]
+    fn read(&self, lane: Lane) -> RwLockReadGuard<'_, Option<Arc<Dispatch>>> {
+        let lock = lane.pick(&self.0);
+        // Always there at once: see the handler.
+        match lock.try_read() {
+            Ok(place) => place,
+            Err(_) => lock.read().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
 }
 
 /// The subclass of the event that marks the end of the core's queue at shutdown.
@@ -31,17 +60,21 @@ const MARKER: &CStr = c"rustbridge::marker";
 
 impl Handler {
     /// A handler with these tables in force.
-    pub(super) fn new(dispatch: Arc<Dispatch>, custom: EventKind) -> Self {
+    pub(super) fn new(dispatch: &Arc<Dispatch>, custom: EventKind) -> Self {
+        let places = <[Place; 2]>::default();
+        let [first, _] = &places;
+        first.set(Some(dispatch));
         Self {
             custom,
             markers: AtomicUsize::new(0),
-            places: [RwLock::new(Some(dispatch)), RwLock::new(None)],
+            places,
+            lanes: Lanes::default(),
             current: AtomicUsize::new(0),
             panics: AtomicU64::new(0),
         }
     }
 
-    fn place(&self, number: usize) -> &RwLock<Option<Arc<Dispatch>>> {
+    fn place(&self, number: usize) -> &Place {
         let [even, odd] = &self.places;
         if number.is_multiple_of(2) { even } else { odd }
     }
@@ -49,21 +82,21 @@ impl Handler {
     /// The tables in force, for anyone but a dispatch thread.
     pub(super) fn dispatch(&self) -> Option<Arc<Dispatch>> {
         let current = self.current.load(Ordering::Acquire);
-        self.place(current).read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.place(current).read(Lane::ANY).clone()
     }
 
     /// Puts other tables in force. When it returns, no callback uses the old ones.
     ///
     /// Not for a callback: it waits for them to leave. One caller at a time.
-    pub(super) fn replace(&self, dispatch: Arc<Dispatch>, core: &Core) -> Result<(), SwitchError> {
+    pub(super) fn replace(&self, dispatch: &Arc<Dispatch>, core: &Core) -> Result<(), SwitchError> {
         let old = self.current.load(Ordering::Acquire);
-        *self.place(old + 1).write().unwrap_or_else(PoisonError::into_inner) = Some(dispatch);
+        self.place(old + 1).set(Some(dispatch));
         // Release: who reads the new number finds the new tables behind it.
         self.current.store((old + 1) % 2, Ordering::Release);
         // Unbinding takes the lock that every callback holds: when it has come and gone, those
         // that began with the old tables have ended.
         drop(Subscription::bind(c"mod_rustbridge", core.all, Arc::new(Barrier))?);
-        self.place(old).write().unwrap_or_else(PoisonError::into_inner).take();
+        self.place(old).set(None);
         Ok(())
     }
 
@@ -97,13 +130,10 @@ impl Handler {
     }
 
     #[inline]
-    fn with(&self, body: impl FnOnce(&Dispatch)) {
+    fn with(&self, lane: Lane, body: impl FnOnce(&Dispatch)) {
         let current = self.current.load(Ordering::Acquire);
         // Always there at once: see the type.
-        let place = match self.place(current).try_read() {
-            Ok(place) => place,
-            Err(_) => self.place(current).read().unwrap_or_else(PoisonError::into_inner),
-        };
+        let place = self.place(current).read(lane);
         if let Some(dispatch) = place.as_deref() {
             body(dispatch);
         }
@@ -117,8 +147,10 @@ impl EventHandler for Handler {
             self.markers.fetch_add(1, Ordering::AcqRel);
             return;
         }
-        self.with(|dispatch| {
+        let lane = self.lanes.here();
+        self.with(lane, |dispatch| {
             dispatch.event(
+                lane,
                 event.kind(),
                 || event.subclass(),
                 |record, class, max| {

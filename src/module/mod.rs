@@ -121,7 +121,7 @@ impl Load for Bridge {
                 return Err(said(&*error));
             }
         };
-        let handler = Arc::new(Handler::new(dispatch, custom));
+        let handler = Arc::new(Handler::new(&dispatch, custom));
         // Last of all: from here on events come.
         let subscription = match Subscription::bind(Self::NAME, core.all, Arc::clone(&handler)) {
             Ok(subscription) => subscription,

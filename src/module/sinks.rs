@@ -256,7 +256,7 @@ impl SinkSet {
         next.running.extend(stay);
         next.running
             .sort_by_key(|running| wanted.iter().position(|sink| sink.name == running.config.name));
-        let swapped = handler.replace(next.dispatch(core, pool), core);
+        let swapped = handler.replace(&next.dispatch(core, pool), core);
         if let Err(error) = swapped {
             // The new tables are in force all the same; only the wait for callbacks failed.
             log::error!("mod_rustbridge: {error}; an event of this moment may be missing");

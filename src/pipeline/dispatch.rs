@@ -11,7 +11,7 @@ use crate::event::names::nearest;
 use crate::event::selection::{Coverage, Selection};
 use crate::event::{Class, EventKind, EventNames, Record, Uncopied};
 use crate::pipeline::subclass::{Remembered, hash};
-use crate::queue::{Admission, DropReason, Pool, Ring};
+use crate::queue::{Admission, DropReason, Lane, Pool, Ring};
 
 /// A sink as the dispatch threads see it.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ impl Target {
         if !self.ring.has_room(class) {
             return false;
         }
-        self.ring.account().offered();
+        self.ring.account().offered(Lane::ANY);
         self.ring.offer(Arc::clone(record), class).is_ok()
     }
 }
@@ -85,7 +85,7 @@ impl Unfinished<'_> {
     fn complete(&self) {
         for (position, target) in self.dispatch.targets.iter().enumerate() {
             if position >= self.counted {
-                target.ring.account().offered();
+                target.ring.account().offered(Lane::ANY);
             } else if self.wanted >> position & 1 == 0 {
                 continue;
             }
@@ -130,12 +130,13 @@ impl Dispatch {
         &self.targets
     }
 
-    /// Takes an event in. `copy` writes it to a record, or stops beyond the maximum that it is given; it is called at most once.
+    /// Takes an event in, on a thread in this lane. `copy` writes it to a record, or stops beyond the maximum that it is given; it is called at most once.
     ///
     /// For dispatch threads: no lock, no system call, no allocation once the pool is warm.
     #[inline]
     pub fn event<'s>(
         &self,
+        lane: Lane,
         kind: EventKind,
         subclass: impl FnOnce() -> Option<&'s [u8]>,
         copy: impl FnOnce(&mut Record, Class, usize) -> Result<(), Uncopied>,
@@ -149,7 +150,7 @@ impl Dispatch {
         let mut subclass = Lazy::Unread(subclass);
         for (position, target) in self.targets.iter().enumerate() {
             let account = target.ring.account();
-            account.offered();
+            account.offered(lane);
             open.counted = position + 1;
             open.wanted |= 1 << position;
             // A kind without a plan is newer than the tables: it is nobody's.
@@ -160,7 +161,7 @@ impl Dispatch {
                 _ => self.by_subclass(position, target, kind, subclass.read()),
             };
             if !wants {
-                account.filtered();
+                account.filtered(lane);
                 open.wanted &= !(1 << position);
                 continue;
             }
@@ -177,10 +178,13 @@ impl Dispatch {
         if wanted == 0 {
             return;
         }
-        let mut rest = self.pool.take();
+        let mut rest = self.pool.take(lane);
         // The pool gives out records that nobody else holds.
         let record = rest.as_mut().and_then(Arc::get_mut);
-        let copied = record.map(|record| copy(record, dearest, self.max_event_bytes));
+        let copied = record.map(|record| {
+            record.set_home(lane.number());
+            copy(record, dearest, self.max_event_bytes)
+        });
         let copied = copied.unwrap_or(Err(Uncopied::NoMemory));
         if let Err(why) = copied {
             let reason = match why {
@@ -227,7 +231,7 @@ impl Dispatch {
                 .ok_or(PublishError::NoSinks)?,
         };
         let ring = &target.ring;
-        ring.account().offered();
+        ring.account().offered(Lane::ANY);
         let (kind, class) = (record.kind(), record.class());
         if record.size() > self.max_event_bytes {
             ring.refuse(kind, DropReason::Oversize);

@@ -12,7 +12,7 @@ use crate::event::{EventKind, EventNames, Record};
 use crate::pipeline::item::{Item, Origin};
 use crate::pipeline::syncer::SyncThread;
 use crate::pipeline::thread::Prepare;
-use crate::queue::Pool;
+use crate::queue::{Lane, Pool};
 use crate::spool::{
     Damage, DamageKind, Disk, Entry, Fsync, Heal, Position, Spool, SpoolConfig, SpoolError,
     SpoolStats, Stored,
@@ -297,7 +297,7 @@ impl Store {
         let mut last_boot: Option<Arc<str>> = None;
         for Stored { position, seq, payload, .. } in read.drain(..) {
             self.reading.push_back((position, false));
-            let mut record = pool.take().unwrap_or_default();
+            let mut record = pool.take(Lane::ANY).unwrap_or_default();
             let restored = Arc::get_mut(&mut record)
                 .and_then(|record| record.restore(&self.names, &payload).ok());
             let Some((stored_boot, reuse)) = restored else {

@@ -217,7 +217,7 @@ mod tests {
     use crate::pipeline::item::Origin;
     use crate::pipeline::publisher::Parts;
     use crate::pipeline::status::StatusBoard;
-    use crate::queue::{Account, Limits, Pool};
+    use crate::queue::{Account, Lane, Limits, Pool};
     use crate::sink::{Interrupt, Outcome, Sink, SinkError};
 
     struct Nowhere;
@@ -283,7 +283,7 @@ mod tests {
         let predecessor =
             Predecessor { done, ring: Arc::clone(&before), board: Arc::clone(&board_before) };
         board.follow(Some((board_before, Arc::clone(&before))));
-        account.offered();
+        account.offered(Lane::ANY);
         before.offer(Arc::new(Record::default()), Class::Normal).unwrap();
 
         let (_commands, inbox) = unbounded();

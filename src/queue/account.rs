@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use super::lane::Lane;
+
 /// Why an event that passed the filter did not get through.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
@@ -71,7 +73,7 @@ impl DropReason {
     }
 }
 
-/// What dispatch threads count. Apart from what the publisher counts, so that the two do not
+/// What dispatch threads count, once for each lane. Apart from what the publisher counts, so that the two do not
 /// pull one cache line to and fro.
 #[derive(Debug, Default)]
 pub struct Offered {
@@ -84,7 +86,7 @@ pub struct Offered {
 /// The counters of one sink. All of them only ever grow.
 #[derive(Debug, Default)]
 pub struct Account {
-    intake: CachePadded<Offered>,
+    intake: [CachePadded<Offered>; Lane::COUNT],
     dropped: CachePadded<[AtomicU64; DropReason::ALL.len()]>,
     outcome: CachePadded<Outcomes>,
 }
@@ -127,16 +129,16 @@ impl AccountView {
 }
 
 impl Account {
-    /// Counts an event offered to the sink.
+    /// Counts an event offered to the sink, for a thread in this lane.
     #[inline]
-    pub fn offered(&self) {
-        self.intake.offered.fetch_add(1, Ordering::Relaxed);
+    pub fn offered(&self, lane: Lane) {
+        lane.pick(&self.intake).offered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an event that the sink did not ask for.
+    /// Counts an event that the sink did not ask for, for a thread in this lane.
     #[inline]
-    pub fn filtered(&self) {
-        self.intake.filtered.fetch_add(1, Ordering::Relaxed);
+    pub fn filtered(&self, lane: Lane) {
+        lane.pick(&self.intake).filtered.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts `count` lost events.
@@ -176,8 +178,8 @@ impl Account {
     pub fn view(&self) -> AccountView {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         AccountView {
-            offered: load(&self.intake.offered),
-            filtered: load(&self.intake.filtered),
+            offered: self.intake.iter().map(|intake| load(&intake.offered)).sum(),
+            filtered: self.intake.iter().map(|intake| load(&intake.filtered)).sum(),
             delivered: load(&self.outcome.delivered),
             dropped: std::array::from_fn(|n| self.dropped.get(n).map_or(0, load)),
             dead: load(&self.outcome.dead),

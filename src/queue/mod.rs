@@ -23,11 +23,13 @@
 //! the stream too, so that a consumer sees the hole exactly where it is.
 
 mod account;
+mod lane;
 mod pool;
 mod ring;
 mod shelf;
 mod sync;
 
 pub use account::{Account, AccountView, DropReason, Offered};
+pub use lane::{Lane, Lanes};
 pub use pool::Pool;
 pub use ring::{Admission, Limits, Missed, Ring, Slot};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Records that wait to be filled, so that a dispatch thread does not allocate.
 
+use super::lane::Lane;
 use super::shelf::Shelf;
 use super::sync::{Arc, AtomicU64, AtomicUsize, CachePadded, Ordering};
 use crate::event::Record;
@@ -9,12 +10,12 @@ use crate::event::Record;
 /// another here.
 #[derive(Debug)]
 pub struct Pool {
-    /// The first few are small and go round while nothing is in the way: the same memory is used over and over, so a dispatch
-    /// thread finds its pages and lines where it left them. There are several of each, for who meets another at one.
-    shelves: [CachePadded<Shelf>; SHELVES],
+    /// These are small and go round while nothing is in the way: the same memory is used over and over, so a dispatch thread finds its
+    /// pages and lines where it left them. One for each lane: threads that deliver at once have nothing to do with each other here.
+    near: [CachePadded<Shelf>; Lane::COUNT],
+    /// The rest, for everybody. There are several for who meets another at one.
+    far: [CachePadded<Shelf>; FAR_SHELVES],
     reserve: usize,
-    /// What all ready records together may hold.
-    bytes: usize,
     /// What a record holds without growing: as much as any that came back, up to a limit.
     record_bytes: AtomicUsize,
     /// What every ready record holds.
@@ -22,10 +23,8 @@ pub struct Pool {
     misses: AtomicU64,
 }
 
-const SHELVES: usize = NEAR_SHELVES + FAR_SHELVES;
-const NEAR_SHELVES: usize = 2;
 const FAR_SHELVES: usize = 4;
-/// Records that go round while nothing is in the way: what some milliseconds of events need.
+/// Records of a lane that go round while nothing is in the way: what some milliseconds of events need.
 const NEAR: usize = 64;
 /// A record that grew beyond this is freed rather than kept: one huge event must not stay.
 const KEEP_BYTES: usize = 64 * 1024;
@@ -41,14 +40,15 @@ impl Pool {
     /// [`top_up`](Self::top_up). Each holds `record_bytes` without growing; when events turn out to need more, fewer are kept.
     pub fn new(capacity: usize, reserve: usize, record_bytes: usize) -> Self {
         let capacity = capacity.max(1);
-        let room = |number: usize| match number {
-            0..NEAR_SHELVES => NEAR.min(capacity).div_ceil(NEAR_SHELVES),
-            _ => capacity.div_ceil(FAR_SHELVES),
+        let shelf = |room: usize| {
+            CachePadded::new(Shelf::new(room, room.saturating_mul(record_bytes.max(1))))
         };
+        // What goes round is a small part of the whole.
+        let near = (capacity / (4 * Lane::COUNT)).clamp(1, NEAR);
         let pool = Self {
-            shelves: std::array::from_fn(|number| CachePadded::new(Shelf::new(room(number)))),
+            near: std::array::from_fn(|_| shelf(near)),
+            far: std::array::from_fn(|_| shelf(capacity.div_ceil(FAR_SHELVES))),
             reserve: reserve.min(capacity),
-            bytes: capacity.saturating_mul(record_bytes.max(1)),
             record_bytes: AtomicUsize::new(record_bytes),
             all_hold: AtomicUsize::new(record_bytes),
             misses: AtomicU64::new(0),
@@ -61,8 +61,15 @@ impl Pool {
     ///
     /// Called by dispatch threads: allocates only when the pool has run dry, and counts that.
     #[inline]
-    pub fn take(&self) -> Option<Arc<Record>> {
-        let ready = self.shelves.iter().find_map(|shelf| shelf.take());
+    pub fn take(&self, lane: Lane) -> Option<Arc<Record>> {
+        lane.pick(&self.near).take().or_else(|| self.take_from_others(lane))
+    }
+
+    fn take_from_others(&self, lane: Lane) -> Option<Arc<Record>> {
+        let (front, back) = self.far.split_at(usize::from(lane.number()) % FAR_SHELVES);
+        // What goes round for other lanes last of all: before the heap, though.
+        let mut shelves = back.iter().chain(front).chain(&self.near);
+        let ready = shelves.find_map(|shelf| shelf.take());
         if ready.is_some() {
             return ready;
         }
@@ -98,7 +105,9 @@ impl Pool {
                 self.record_bytes.fetch_max(capacity, Ordering::Relaxed);
             }
         }
-        if capacity <= KEEP_BYTES && self.ready().saturating_mul(usual) < self.bytes {
+        if capacity <= KEEP_BYTES
+            && let Err(record) = Lane::numbered(record.home()).pick(&self.near).give(record)
+        {
             self.give(record);
         }
     }
@@ -110,10 +119,10 @@ impl Pool {
         Some(record)
     }
 
-    /// Whether there was room. The surplus is freed here, by a publisher.
+    /// Puts a record down for everybody. Whether there was room: the surplus is freed here, by a publisher.
     fn give(&self, record: Arc<Record>) -> bool {
         let mut rest = Some(record);
-        for shelf in &self.shelves {
+        for shelf in &self.far {
             let Some(record) = rest.take() else { break };
             rest = shelf.give(record).err();
         }
@@ -128,7 +137,7 @@ impl Pool {
         if self.all_hold.load(Ordering::Relaxed) < record_bytes {
             let mut count = ENLARGE;
             let mut is_done = true;
-            for shelf in &self.shelves {
+            for shelf in self.near.iter().chain(&self.far) {
                 is_done &= shelf.enlarge(record_bytes, &mut count, || Self::fresh(record_bytes));
             }
             if is_done {
@@ -151,7 +160,7 @@ impl Pool {
 
     /// How many records are ready.
     pub fn ready(&self) -> usize {
-        self.shelves.iter().map(|shelf| shelf.ready()).sum()
+        self.near.iter().chain(&self.far).map(|shelf| shelf.ready()).sum()
     }
 }
 
@@ -162,7 +171,7 @@ mod tests {
     #[test]
     fn a_record_comes_back_only_when_its_last_holder_lets_go() {
         let pool = Pool::new(4, 1, 64);
-        let record = pool.take().unwrap();
+        let record = pool.take(Lane::ANY).unwrap();
         let other = Arc::clone(&record);
         pool.release(record);
         assert_eq!(pool.ready(), 0);
@@ -174,7 +183,7 @@ mod tests {
     #[test]
     fn a_dry_pool_allocates_and_counts_it() {
         let pool = Pool::new(4, 1, 64);
-        let held = [pool.take().unwrap(), pool.take().unwrap()];
+        let held = [pool.take(Lane::ANY).unwrap(), pool.take(Lane::ANY).unwrap()];
         assert_eq!(pool.misses(), 1);
         for record in held {
             pool.release(record);
@@ -185,14 +194,14 @@ mod tests {
     #[test]
     fn ready_records_become_as_large_as_those_that_had_to_grow() {
         let pool = Pool::new(400, 300, 64);
-        let mut record = pool.take().unwrap();
+        let mut record = pool.take(Lane::ANY).unwrap();
         Arc::get_mut(&mut record).unwrap().header(b"name", &[b'x'; 1000]);
         let size = record.capacity();
         pool.release(record);
         for _ in 0..10 {
             pool.top_up();
         }
-        let all: Vec<_> = (0..300).map(|_| pool.take().unwrap()).collect();
+        let all: Vec<_> = (0..300).map(|_| pool.take(Lane::ANY).unwrap()).collect();
         assert!(all.iter().all(|record| record.capacity() >= size));
         assert_eq!(pool.misses(), 1, "the one that grew");
     }
@@ -200,21 +209,21 @@ mod tests {
     #[test]
     fn a_record_that_was_in_use_meanwhile_does_not_come_back_small() {
         let pool = Pool::new(40, 20, 64);
-        let (mut record, in_use) = (pool.take().unwrap(), pool.take().unwrap());
+        let (mut record, in_use) = (pool.take(Lane::ANY).unwrap(), pool.take(Lane::ANY).unwrap());
         Arc::get_mut(&mut record).unwrap().header(b"name", &[b'x'; 1000]);
         let size = record.capacity();
         pool.release(record);
         pool.top_up();
         pool.release(in_use);
         pool.top_up();
-        let all: Vec<_> = (0..20).map(|_| pool.take().unwrap()).collect();
+        let all: Vec<_> = (0..20).map(|_| pool.take(Lane::ANY).unwrap()).collect();
         assert!(all.iter().all(|record| record.capacity() >= size));
     }
 
     #[test]
     fn a_record_that_grew_huge_is_not_kept() {
         let pool = Pool::new(4, 1, 64);
-        let mut record = pool.take().unwrap();
+        let mut record = pool.take(Lane::ANY).unwrap();
         Arc::get_mut(&mut record).unwrap().header(b"name", &vec![b'x'; KEEP_BYTES + 1]);
         pool.release(record);
         assert_eq!(pool.ready(), 0);
@@ -225,7 +234,7 @@ mod tests {
         let pool = Pool::new(100, 0, 64);
         let held: Vec<_> = (0..100)
             .map(|_| {
-                let mut record = pool.take().unwrap();
+                let mut record = pool.take(Lane::ANY).unwrap();
                 Arc::get_mut(&mut record).unwrap().header(b"name", &[b'x'; 1000]);
                 record
             })
@@ -234,7 +243,7 @@ mod tests {
             pool.release(record);
         }
         assert!(pool.ready() > 0, "some are kept");
-        let all: Vec<_> = (0..pool.ready()).map(|_| pool.take().unwrap()).collect();
+        let all: Vec<_> = (0..pool.ready()).map(|_| pool.take(Lane::ANY).unwrap()).collect();
         let bytes: usize = all.iter().map(|record| record.capacity()).sum();
         assert!(bytes <= 100 * 64 + 2000, "{bytes} bytes");
     }

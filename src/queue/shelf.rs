@@ -15,21 +15,25 @@ pub(super) struct Shelf {
     /// How many lie there, for those who only want to know.
     ready: AtomicUsize,
     room: usize,
+    /// What all that lie there may hold together.
+    bytes: usize,
 }
 
 #[derive(Debug)]
 struct Stack {
     records: Vec<Arc<Record>>,
+    /// Bytes that they hold.
+    held: usize,
     /// What each record holds without growing, but for the lowest `small`.
     fits: usize,
     small: usize,
 }
 
 impl Shelf {
-    /// An empty one with room for so many.
-    pub(super) fn new(room: usize) -> Self {
-        let stack = Stack { records: Vec::with_capacity(room), fits: 0, small: 0 };
-        Self { stack: Mutex::new(stack), ready: AtomicUsize::new(0), room }
+    /// An empty one with room for so many, and for so many bytes of theirs.
+    pub(super) fn new(room: usize, bytes: usize) -> Self {
+        let stack = Stack { records: Vec::with_capacity(room), held: 0, fits: 0, small: 0 };
+        Self { stack: Mutex::new(stack), ready: AtomicUsize::new(0), room, bytes }
     }
 
     /// How many lie there.
@@ -55,6 +59,7 @@ impl Shelf {
         }
         let mut stack = self.hold()?;
         let record = stack.records.pop()?;
+        stack.held -= record.capacity();
         let left = stack.records.len();
         stack.small = stack.small.min(left);
         self.ready.store(left, Ordering::Relaxed);
@@ -67,9 +72,13 @@ impl Shelf {
             return Err(record);
         }
         let Some(mut stack) = self.hold() else { return Err(record) };
-        if stack.records.len() >= self.room || record.capacity() < stack.fits {
+        let capacity = record.capacity();
+        // One has room, however large.
+        let is_full = stack.held > 0 && stack.held + capacity > self.bytes;
+        if stack.records.len() >= self.room || is_full || capacity < stack.fits {
             return Err(record);
         }
+        stack.held += capacity;
         stack.records.push(record);
         self.ready.store(stack.records.len(), Ordering::Relaxed);
         Ok(())
@@ -105,7 +114,10 @@ impl Shelf {
                     }
                     continue;
                 };
-                spare = Some(std::mem::replace(record, larger));
+                let more = larger.capacity();
+                let small = std::mem::replace(record, larger);
+                stack.held = stack.held - small.capacity() + more;
+                spare = Some(small);
             }
             stack.small = lowest;
             *count -= 1;

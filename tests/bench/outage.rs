@@ -91,7 +91,13 @@ fn long(case: &Case) -> u32 {
     minutes.map_or(case.count, |minutes: u32| minutes * 60 * case.rate)
 }
 
-fn outage(stand: &mut Stand, proxy: &Proxy, case: &Case, backlog: u64, found: &mut Found) {
+fn outage(
+    stand: &mut Stand,
+    proxy: &Proxy,
+    (case, away): (&Case, u32),
+    backlog: u64,
+    found: &mut Found,
+) {
     wait_connected(stand);
     let before = stand.sink("delivered");
     let alive = stand.run(case);
@@ -105,7 +111,7 @@ fn outage(stand: &mut Stand, proxy: &Proxy, case: &Case, backlog: u64, found: &m
         stand.deliver(1, 0);
         std::thread::park_timeout(Duration::from_millis(20));
     }
-    let dead = stand.run(&Case { count: long(case), ..*case });
+    let dead = stand.run(&Case { count: away, ..*case });
     let waiting = stand.sink("waiting");
     stand.deliver(backlog.saturating_sub(waiting).max(1), 0);
     found.memory.push(stand.memory() - memory);
@@ -140,7 +146,13 @@ fn outage(stand: &mut Stand, proxy: &Proxy, case: &Case, backlog: u64, found: &m
     }
 }
 
-fn round(stand: &mut Stand, sink: &Sink<'_>, case: &Case, backlog: u64, found: &mut Found) {
+fn round(
+    stand: &mut Stand,
+    sink: &Sink<'_>,
+    events: (&Case, u32),
+    backlog: u64,
+    found: &mut Found,
+) {
     // Who pauses a sink with a spool has events put there.
     let without = sink.line("<param name=\"spool-mode\" value=\"off\"/>");
     stand.with_module(&without, |stand| found.steady.push(steady(stand, backlog)));
@@ -148,7 +160,7 @@ fn round(stand: &mut Stand, sink: &Sink<'_>, case: &Case, backlog: u64, found: &
     stand.switch().api("bench mark end");
     stand.with_module(&with, |stand| {
         stand.switch().api("bench mark begin");
-        outage(stand, sink.proxy, case, backlog, found);
+        outage(stand, sink.proxy, events, backlog, found);
     });
     stand.switch().api("bench mark off");
 }
@@ -172,8 +184,10 @@ fn measure(
         count: count as u32,
     };
     let mut found = Found::default();
-    for _ in 0..effort.rounds.min(6) {
-        round(stand, sink, &case, count, &mut found);
+    for number in 0..effort.rounds.min(6) {
+        // The first round warms up, and is left out.
+        let away = if number == 0 { case.count } else { long(&case) };
+        round(stand, sink, (&case, away), count, &mut found);
         tidy();
     }
     report(broker, &case, &found, results);

@@ -16,7 +16,7 @@ use loom::thread;
 use mod_rustbridge::event;
 
 use event::{Class, EventKind, Record};
-use queue::{Account, Admission, DropReason, Limits, Pool, Ring};
+use queue::{Account, Admission, DropReason, Lane, Limits, Pool, Ring};
 
 /// Tries every order in which no thread is interrupted more than three times: by experience of
 /// loom's authors that finds what is to be found, in seconds rather than hours.
@@ -164,7 +164,7 @@ fn a_record_that_is_taken_is_nobody_elses() {
     model(|| {
         // Two sinks release their shares of one event while a dispatch thread takes a record.
         let pool = Arc::new(Pool::new(2, 1, 16));
-        let mut record = pool.take().expect("there is memory");
+        let mut record = pool.take(Lane::ANY).expect("there is memory");
         Arc::get_mut(&mut record).unwrap().begin(EventKind::new(7), Class::Normal, None);
         let shares = [Arc::clone(&record), record];
         let told = Arc::new(Mutex::new(Vec::new()));
@@ -175,7 +175,7 @@ fn a_record_that_is_taken_is_nobody_elses() {
                 pool.release(record);
             })
         });
-        let mut taken = pool.take().expect("there is memory");
+        let mut taken = pool.take(Lane::ANY).expect("there is memory");
         let own = Arc::get_mut(&mut taken).expect("nobody else holds it");
         own.begin(EventKind::new(9), Class::Normal, None);
         for sink in sinks {
@@ -192,7 +192,7 @@ fn a_record_that_is_taken_is_nobody_elses() {
 fn what_is_ready_becomes_large_enough_whoever_comes_between() {
     model(|| {
         let pool = Arc::new(Pool::new(4, 2, 16));
-        let (small, mut grown) = (pool.take().unwrap(), pool.take().unwrap());
+        let (small, mut grown) = (pool.take(Lane::ANY).unwrap(), pool.take(Lane::ANY).unwrap());
         Arc::get_mut(&mut grown).unwrap().header(b"name", &[b'x'; 100]);
         let size = grown.capacity();
         let others = [small, grown].map(|record| {
@@ -202,12 +202,12 @@ fn what_is_ready_becomes_large_enough_whoever_comes_between() {
                 pool.top_up();
             })
         });
-        drop(pool.take());
+        drop(pool.take(Lane::ANY));
         for other in others {
             other.join().unwrap();
         }
         pool.top_up();
-        let ready: Vec<_> = (0..pool.ready()).map(|_| pool.take().unwrap()).collect();
+        let ready: Vec<_> = (0..pool.ready()).map(|_| pool.take(Lane::ANY).unwrap()).collect();
         assert!(!ready.is_empty(), "there is a reserve");
         assert!(ready.iter().all(|record| record.capacity() >= size), "none has to grow");
     });

@@ -28,7 +28,7 @@ use mod_rustbridge::config::delivery::{ReconnectConfig, SpoolMode, WhenFull};
 use mod_rustbridge::dead::{DeadLetters, Which};
 use mod_rustbridge::event::{Class, EventNames, Record};
 use mod_rustbridge::pipeline::{Pipeline, Settings, SinkState, SinkStatus, StoreSettings};
-use mod_rustbridge::queue::{DropReason, Limits, Pool, Ring};
+use mod_rustbridge::queue::{DropReason, Lane, Limits, Pool, Ring};
 use mod_rustbridge::sink::{Interrupt, Outcome, Sink, SinkError};
 use mod_rustbridge::spool::{Disk, Fsync, Spool, SpoolConfig};
 
@@ -351,7 +351,7 @@ impl Bench {
         record.begin(names.kind("DTMF").unwrap(), class, None);
         record.header(b"Event-Sequence", number.to_string().as_bytes());
         record.header(b"Filling", "x".repeat(size).as_bytes());
-        self.ring.account().offered();
+        self.ring.account().offered(Lane::ANY);
         // What has no room is counted by the ring.
         drop(self.ring.offer(Arc::new(record), class));
     }
@@ -370,7 +370,7 @@ impl Bench {
 
     /// An event that the callback has no room for.
     fn lose(&self) {
-        self.ring.account().offered();
+        self.ring.account().offered(Lane::ANY);
         let kind = EventNames::new(["CUSTOM", "DTMF"]).kind("DTMF").unwrap();
         self.ring.refuse(kind, DropReason::QueueFull);
     }

@@ -5,6 +5,8 @@
 // the real ones: loom need not try their orders.
 #[path = "../../../src/queue/account.rs"]
 mod account;
+#[path = "../../../src/queue/lane.rs"]
+mod lane;
 #[path = "../../../src/queue/pool.rs"]
 mod pool;
 #[path = "../../../src/queue/ring.rs"]
@@ -14,5 +16,6 @@ mod shelf;
 mod sync;
 
 pub(crate) use account::{Account, DropReason};
+pub(crate) use lane::Lane;
 pub(crate) use pool::Pool;
 pub(crate) use ring::{Admission, Limits, Ring};
