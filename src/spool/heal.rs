@@ -110,6 +110,7 @@ impl Spool {
         };
         let is_there = |name: String| names.contains(&OsString::from(name));
         self.retired.retain(|segment| is_there(segment.name()));
+        self.stuck.retain(|segment| is_there(segment.name()));
         let is_active_gone = self.segments.back().is_some_and(|segment| !is_there(segment.name()));
         if is_active_gone && let Some(active) = self.active.take() {
             // Of a file that is gone; all that it covers is still in memory.

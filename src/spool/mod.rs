@@ -21,7 +21,7 @@
 //! * A full segment is sealed: a footer with its counts makes the next start trust it unread.
 //!   Only what is not sealed is scanned, so that a start costs the same however much is waiting.
 //! * Damage is skipped to the next whole record, counted and reported as [`Damage`]; the damaged
-//!   file goes to `quarantine/` once all that was whole in it has been acknowledged.
+//!   file goes to `quarantine/`, which is bounded, once all that was whole in it has been acknowledged.
 //! * After a failed `fsync` that descriptor is never synced again (the kernel may have dropped the
 //!   pages and forgotten). What was not durable is still held in memory and written anew to a fresh
 //!   segment, which says in its header what it stands in for, so that nothing is read twice.
@@ -40,6 +40,7 @@ mod error;
 mod format;
 mod heal;
 mod lend;
+mod quarantine;
 mod queue;
 mod reader;
 mod recovery;

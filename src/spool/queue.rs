@@ -29,6 +29,8 @@ pub struct Spool {
     pub(super) segments: VecDeque<Segment>,
     /// Acknowledged segments whose files go when a cursor past them is durable.
     pub(super) retired: VecDeque<Segment>,
+    /// Of these, the ones whose files would not go: tried again with each cursor, and at the end.
+    pub(super) stuck: Vec<Segment>,
     pub(super) next_ordinal: u64,
     /// No file has a lower ordinal.
     pub(super) lowest_ordinal: u64,
@@ -174,7 +176,7 @@ impl Spool {
             durable_seq: self.counts.durable_seq,
             undurable_records,
             undurable_bytes,
-            segments: to_u64(self.segments.len() + self.retired.len()),
+            segments: to_u64(self.segments.len() + self.retired.len() + self.stuck.len()),
             quarantined: self.counts.quarantined,
             fsync_errors: self.counts.fsync_errors,
             state: match &self.trouble {
@@ -240,7 +242,8 @@ impl Spool {
     }
 
     pub(super) fn disk_bytes(&self) -> u64 {
-        self.segments.iter().chain(&self.retired).map(|segment| segment.disk).sum()
+        let all = self.segments.iter().chain(&self.retired).chain(&self.stuck);
+        all.map(|segment| segment.disk).sum()
     }
 
     /// The same place, seen from the segment that continues after it.

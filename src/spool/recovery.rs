@@ -5,13 +5,14 @@
 //! opening succeeds as long as the folder can be used at all: damage is reported, never a reason to
 //! refuse.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::batch::Pending;
 use super::cursor::Cursor;
 use super::error::SpoolError;
 use super::format::{self, FOOTER};
+use super::quarantine;
 use super::queue::{Clock, Counts, Spool};
 use super::reader::Reader;
 use super::segment::Segment;
@@ -21,7 +22,6 @@ use super::{Recovery, SpoolConfig};
 
 /// Ordinals start in the middle, so that there is room ahead of the first.
 pub(super) const FIRST_ORDINAL: u64 = 1 << 32;
-pub(super) const QUARANTINE: &str = "quarantine";
 pub(super) const LOCK: &str = "lock";
 
 impl Spool {
@@ -57,6 +57,7 @@ impl Spool {
         check(&config)?;
         let lock = take_lock(storage.as_ref(), &config.dir)?;
         let mut found = Survey::default();
+        found.quarantine_bytes = quarantine::bound(&config);
         let ordinals = found.list(storage.as_ref(), &config.dir)?;
         for (ordinal, held) in ordinals {
             let examined = found.examine(storage.as_ref(), &config.dir, ordinal, held);
@@ -81,6 +82,7 @@ impl Spool {
             lowest_ordinal: found.lowest.unwrap_or(FIRST_ORDINAL).min(acked.ordinal),
             segments: found.segments.into(),
             retired: found.retired.into(),
+            stuck: Vec::new(),
             active: None,
             pending: Pending::default(),
             underway: None,
@@ -188,22 +190,6 @@ pub(super) fn take_lock(
         }
         Err(error) => Err(SpoolError::io("create the lock file", &path, error)),
     }
-}
-
-/// Moves a segment's file aside, under a name that is not used there.
-pub(super) fn move_to_quarantine(
-    storage: &dyn Storage,
-    dir: &Path,
-    name: &str,
-    id: u64,
-) -> Result<PathBuf, SpoolError> {
-    let from = dir.join(name);
-    let folder = dir.join(QUARANTINE);
-    let to = folder.join(format!("{id:016x}-{name}"));
-    let failed = |error| SpoolError::io("move to quarantine", &from, error);
-    storage.create_dir(&folder).map_err(failed)?;
-    storage.rename(&from, &to).map_err(failed)?;
-    Ok(to)
 }
 
 fn seal(

@@ -313,7 +313,9 @@ impl Spool {
             // Should removing fail, which is logged, the records come all the same after a restart.
             segment.damaged = false;
             segment.disk = 0;
-            self.remove(old);
+            if let Err(error) = self.remove(old) {
+                log::warn!("{error}");
+            }
         }
     }
 

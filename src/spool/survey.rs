@@ -8,7 +8,8 @@ use rustix::io::Errno;
 
 use super::error::SpoolError;
 use super::format::{self, FOOTER, HEADER, Header, HeaderRead, Identity, Link, Mark, Slot};
-use super::recovery::{FIRST_ORDINAL, LOCK, QUARANTINE, move_to_quarantine};
+use super::quarantine;
+use super::recovery::{FIRST_ORDINAL, LOCK};
 use super::scan::{Scanner, Step};
 use super::segment::Segment;
 use super::storage::{Storage, StorageFile, read_full};
@@ -35,6 +36,8 @@ pub(super) struct Survey {
     /// Highest cursor generation that a header mentions.
     pub(super) generation: u64,
     pub(super) cursor_dirty: bool,
+    /// The bound on what lies in quarantine.
+    pub(super) quarantine_bytes: u64,
     pub(super) recovery: Recovery,
 }
 
@@ -65,7 +68,7 @@ impl Survey {
                     self.recovery.problems.push(error.to_string());
                 }
             } else if !(matches!(name, LOCK | "cursor") && !found.is_dir
-                || name == QUARANTINE && found.is_dir)
+                || name == quarantine::FOLDER && found.is_dir)
             {
                 self.recovery.foreign.push(dir.join(&found.name));
             }
@@ -315,7 +318,7 @@ impl Survey {
             records: None,
         });
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        match move_to_quarantine(storage, dir, name, storage.entropy()) {
+        match quarantine::put(storage, dir, self.quarantine_bytes, name, storage.entropy()) {
             Ok(path) => self.recovery.quarantined.push(path),
             Err(error) => self.recovery.problems.push(error.to_string()),
         }

@@ -6,6 +6,7 @@ use super::error::SpoolError;
 use super::format::{
     self, FOOTER, HEADER, Header, Identity, Link, MAX_SEGMENT, Mark, RECORD, RecordHead, to_u64,
 };
+use super::quarantine;
 use super::queue::{Active, Spool};
 use super::segment::{Builder, Segment};
 use super::storage::write_all;
@@ -335,7 +336,7 @@ impl Spool {
 
     /// Writes the cursor and removes the files of the segments before it.
     pub(super) fn write_cursor(&mut self) -> Result<(), SpoolError> {
-        if !self.cursor_dirty && self.retired.is_empty() {
+        if !self.cursor_dirty && self.retired.is_empty() && self.stuck.is_empty() {
             return Ok(());
         }
         let acked = self.durably_acked();
@@ -353,34 +354,43 @@ impl Spool {
         }
         self.cursor_dirty = acked != self.acked;
         self.cursor_failing = false;
+        for segment in std::mem::take(&mut self.stuck) {
+            if self.remove(&segment).is_err() {
+                self.stuck.push(segment);
+            }
+        }
         while let Some(segment) = self.retired.pop_front() {
-            self.remove(&segment);
+            if let Err(error) = self.remove(&segment) {
+                // Should it never go, the cursor is past it, and the next start removes it.
+                log::warn!("{error}; it is tried again");
+                self.stuck.push(segment);
+            }
         }
         Ok(())
     }
 
     /// Removes a segment's file, or moves it to quarantine if it is damaged.
-    pub(super) fn remove(&mut self, segment: &Segment) {
-        let path = self.path_of(&segment.name());
-        if segment.damaged {
-            self.quarantine(&segment.name(), segment.identity.id);
-        } else if let Err(error) = self.storage.unlink(&path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            // It stays behind the cursor, so the next start removes it.
-            log::warn!("spool {}: cannot remove: {error}", path.display());
+    pub(super) fn remove(&mut self, segment: &Segment) -> Result<(), SpoolError> {
+        let (name, id) = (segment.name(), segment.identity.id);
+        let path = self.path_of(&name);
+        let is_gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        if segment.damaged && !self.storage.open(&path).as_ref().is_err_and(is_gone) {
+            return self.quarantine(&name, id);
+        }
+        match self.storage.unlink(&path) {
+            Err(error) if !is_gone(&error) => {
+                Err(SpoolError::io("remove an acknowledged segment", &path, error))
+            }
+            _ => Ok(()),
         }
     }
 
-    pub(super) fn quarantine(&mut self, name: &str, id: u64) {
-        match super::recovery::move_to_quarantine(self.storage.as_ref(), &self.config.dir, name, id)
-        {
-            Ok(path) => {
-                self.counts.quarantined += 1;
-                log::warn!("spool {}: damaged, all that was whole is delivered", path.display());
-            }
-            Err(error) => log::warn!("{error}"),
-        }
+    fn quarantine(&mut self, name: &str, id: u64) -> Result<(), SpoolError> {
+        let (storage, bound) = (self.storage.as_ref(), quarantine::bound(&self.config));
+        let path = quarantine::put(storage, &self.config.dir, bound, name, id)?;
+        self.counts.quarantined += 1;
+        log::warn!("spool {}: damaged, all that was whole is delivered", path.display());
+        Ok(())
     }
 
     pub(super) fn suspended(&self) -> SpoolError {

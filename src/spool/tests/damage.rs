@@ -245,6 +245,36 @@ fn damage_in_a_sealed_segment_is_reported_once_with_its_neighbors_and_ends_in_qu
 }
 
 #[test]
+fn what_lies_in_quarantine_is_bounded_and_the_newest_stays() {
+    let (sim, laid) = lay_out(&[vec![500; 10]]);
+    let (path, config) = (laid[0].path.clone(), config(INTERVAL));
+    let bound = config.segment_bytes.max(config.max_bytes / 8) as usize;
+    let quarantined = |sim: &Sim| -> Vec<PathBuf> {
+        let paths = sim.paths().into_iter();
+        paths.filter(|path| path.parent().unwrap().ends_with("quarantine")).collect()
+    };
+    let size = bound / 3;
+    for number in 1..=7_u8 {
+        // Nothing of ours in it.
+        sim.set(&path, vec![number; size]);
+        sim.with(|world| world.unix_ms += 1000);
+        let (spool, recovery) = Spool::open(config.clone(), sim.storage()).unwrap();
+        assert_eq!(recovery.quarantined.len(), 1, "{recovery:?}");
+        spool.close().unwrap();
+        let mut kept: Vec<u8> = quarantined(&sim).iter().map(|path| sim.content(path)[0]).collect();
+        kept.sort_unstable();
+        let expected: Vec<u8> = (number.saturating_sub(2).max(1)..=number).collect();
+        assert_eq!(kept, expected);
+    }
+    // One that is larger than all that may lie there is kept as well, alone.
+    sim.set(&path, vec![9; bound + 1]);
+    sim.with(|world| world.unix_ms += 1000);
+    Spool::open(config.clone(), sim.storage()).unwrap().0.close().unwrap();
+    let kept = quarantined(&sim);
+    assert_eq!(kept.iter().map(|path| sim.content(path).len()).collect::<Vec<_>>(), [bound + 1]);
+}
+
+#[test]
 fn stale_records_of_another_segment_never_pass_for_new_ones() {
     let (sim, laid) = lay_out(&[vec![500; 10], vec![500; 10]]);
     let (old, new) = (laid[0].path.clone(), laid[10].path.clone());

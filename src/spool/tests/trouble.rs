@@ -242,3 +242,21 @@ fn damage_between_two_streams_is_no_more_than_there_was_room_for() {
     damage.records = Some(7);
     assert_eq!(damage.estimate(), 7);
 }
+
+#[test]
+fn a_file_that_would_not_go_goes_when_it_can_and_is_not_delivered_again() {
+    let mut rig = Rig::new(config(Fsync::Always));
+    rig.append(&[(0, 10)]);
+    rig.read(1);
+    rig.ack(1);
+    rig.tend(0);
+    rig.sim.with(|world| world.read_only = true);
+    assert_eq!(rig.append(&[(0, 10)]), 0);
+    rig.tend(0);
+    rig.tend(0);
+    let disk = rig.spool().stats().disk_bytes;
+    assert_eq!(disk, SEGMENT, "it is there, whatever is in it");
+    rig.heal_from(|world| world.read_only = false);
+    let recovery = rig.close_and_reopen();
+    assert_eq!((recovery.records, recovery.cursor_lost), (0, None));
+}
