@@ -10,6 +10,7 @@ mod index;
 mod kind;
 pub mod known;
 pub mod names;
+mod packed;
 mod record;
 pub mod selection;
 
