@@ -8,10 +8,10 @@ BENCH_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Wno-unused-parameter $(shell tes
 BENCH_ENV = RUSTBRIDGE_MODULE=$(abspath $(TARGET))/release/libmod_rustbridge.so
 
 .PHONY: bench bench-all bench-gate bench-report bench-modules bench-library
-bench: bench-modules bench-library bench-kafka ## Measure against every peer, the short set: some minutes on a quiet machine
+bench: host bench-modules bench-library bench-kafka ## Measure against every peer, the short set: some minutes on a quiet machine
 	$(BENCH_ENV) cargo bench --bench bench -- --short $(BENCH_ARGS)
 
-bench-all: bench-modules bench-library bench-kafka bench-perf-test ## Measure everything that docs/performance.md shows
+bench-all: host bench-modules bench-library bench-kafka bench-perf-test ## Measure everything that docs/performance.md shows
 	$(BENCH_ENV) cargo bench --bench bench -- $(BENCH_ARGS)
 
 bench-report: ## Put the results of the last runs into docs/performance.md, and its plots

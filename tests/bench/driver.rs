@@ -29,6 +29,7 @@ mod callback;
 mod curve;
 mod filling;
 mod growth;
+mod host;
 mod latency;
 mod limits;
 mod load;
@@ -58,6 +59,7 @@ type Suite = fn(Effort, &mut Results);
 
 const SUITES: &[(&str, Suite)] = &[
     ("callback", callback::run),
+    ("host", host::run),
     ("rabbitmq", rabbitmq::run),
     ("latency", latency::run),
     ("limits", limits::run),

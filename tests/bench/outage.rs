@@ -73,16 +73,22 @@ fn wait_connected(stand: &mut Stand) {
     }
 }
 
-/// As many events as will wait on disk, from memory, with nothing in the way: the most that the broker takes.
-fn steady(stand: &mut Stand, backlog: u64) -> f64 {
+/// As many events as will wait on disk, from memory, with nothing in the way: the most that the broker takes. As many at a time as
+/// memory holds, as often as that takes: a broker's queue that grows long becomes slower, whoever fills it.
+fn steady(stand: &mut Stand, backlog: u64, away: u32) -> f64 {
     wait_connected(stand);
-    stand.switch().api("rustbridge pause out");
-    stand.deliver(backlog, 0);
-    assert_eq!(stand.losses().0, 0, "the queue has room for all of them");
-    let before = stand.sink("delivered");
-    let since = Instant::now();
-    stand.switch().api("rustbridge resume out");
-    until_delivered(stand, since, before, backlog)
+    let times = u64::from(away).div_ceil(backlog);
+    let mut took = 0.0;
+    for _ in 0..times {
+        stand.switch().api("rustbridge pause out");
+        stand.deliver(backlog, 0);
+        assert_eq!(stand.losses().0, 0, "the queue has room for all of them");
+        let before = stand.sink("delivered");
+        let since = Instant::now();
+        stand.switch().api("rustbridge resume out");
+        took += until_delivered(stand, since, before, backlog);
+    }
+    took / times as f64
 }
 
 /// Events while the broker is away: `BENCH_OUTAGE_MINUTES` of them, where that is set.
@@ -152,10 +158,13 @@ fn round(
     events: (&Case, u32),
     backlog: u64,
     found: &mut Found,
+    tidy: &mut impl FnMut(),
 ) {
     // Who pauses a sink with a spool has events put there.
     let without = sink.line("<param name=\"spool-mode\" value=\"off\"/>");
-    stand.with_module(&without, |stand| found.steady.push(steady(stand, backlog)));
+    stand.with_module(&without, |stand| found.steady.push(steady(stand, backlog, events.1)));
+    // What is measured next begins with an empty queue as well.
+    tidy();
     let with = sink.line("<param name=\"spool-max-bytes\" value=\"17179869184\"/>");
     stand.switch().api("bench mark end");
     stand.with_module(&with, |stand| {
@@ -187,7 +196,7 @@ fn measure(
     for number in 0..effort.rounds.min(6) {
         // The first round warms up, and is left out.
         let away = if number == 0 { case.count } else { long(&case) };
-        round(stand, sink, (&case, away), count, &mut found);
+        round(stand, sink, (&case, away), count, &mut found, &mut tidy);
         tidy();
     }
     report(broker, &case, &found, results);

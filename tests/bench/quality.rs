@@ -3,11 +3,13 @@
 //! with it, and with it while its broker is away.
 //!
 //! `SIPp` makes the calls and names sockets of ours in its SDP, so each packet's arrival is seen here. While calls play, events are
-//! delivered beside them at a call centre's rate, in all three cases alike.
+//! delivered beside them at a call centre's rate, in all three cases alike. First it is found how many calls this machine holds
+//! without the module; then all three have as many.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,11 @@ const RHYTHM: f64 = 0.020;
 const GAP: f64 = 0.040;
 /// Events delivered a second while calls play.
 const EVENTS: u32 = 1_000;
+
+/// More calls are not tried.
+const CALLS_MAX: usize = 4_000;
+/// Sockets that calls share.
+const SOCKETS: usize = 16;
 
 /// The three that are compared.
 const CASES: [&str; 3] = ["without the module", "with it", "with it, broker away"];
@@ -58,6 +65,31 @@ impl Ear {
             self.difference += (between - RHYTHM).abs();
             self.gaps += u64::from(between > GAP);
         }
+    }
+}
+
+/// Where calls send their packets to.
+struct Place {
+    folder: Folder,
+    sockets: Vec<UdpSocket>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let bind = |_| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port can be bound");
+            socket.set_nonblocking(true).expect("a socket option");
+            socket
+        };
+        let (folder, sockets) = (Folder::new("bench-quality"), (0..SOCKETS).map(bind).collect());
+        let place = Self { folder, sockets };
+        let mut ports = "SEQUENTIAL\n".to_owned();
+        for socket in &place.sockets {
+            let port = socket.local_addr().expect("a bound socket has an address").port();
+            writeln!(ports, "{port};").expect("a string takes text");
+        }
+        place.folder.write("ports.csv", ports);
+        place
     }
 }
 
@@ -113,33 +145,53 @@ fn sipp(stand: &mut Stand, folder: &Folder, name: &str, extension: &str, more: &
     command
 }
 
-/// Listens to calls that play for `hold`, and returns mean jitter and gaps for a thousand packets.
-fn listen(stand: &mut Stand, folder: &Folder, sockets: &[UdpSocket], hold: Duration) -> (f64, f64) {
-    let count = sockets.len().to_string();
-    folder.write("play.xml", scenario(hold));
-    let mut calls =
-        sipp(stand, folder, "play.xml", "music", &["-m", &count, "-l", &count, "-r", "50"])
-            .spawn()
-            .expect("sipp can be started");
-    let (listening, events) = (hold.saturating_sub(Duration::from_secs(4)), stand);
-    let all = std::thread::scope(|scope| {
-        let ears = scope.spawn(move || {
-            // Until all calls are there.
-            std::thread::sleep(Duration::from_secs(2 + sockets.len() as u64 / 50));
-            hear(sockets, listening)
-        });
-        events.deliver(u64::from(EVENTS) * hold.as_secs(), EVENTS);
-        ears.join().expect("the listener ends")
-    });
-    assert!(calls.wait().is_ok_and(|status| status.success()), "sipp made its calls");
-    let packets: u64 = all.iter().map(|ear| ear.packets).sum();
-    assert!(packets > 0, "nothing was heard");
-    let sum = |of: fn(&Ear) -> f64| all.iter().map(of).sum::<f64>();
-    (sum(|ear| ear.difference) / packets as f64, sum(|ear| ear.gaps as f64) / packets as f64 * 1e3)
+/// What was heard of calls that played beside each other.
+struct Heard {
+    /// How many of them.
+    calls: usize,
+    packets: u64,
+    /// Mean difference from the rhythm, in seconds.
+    jitter: f64,
+    /// Of a thousand packets, how many came too late.
+    gaps: f64,
 }
 
-fn hear(sockets: &[UdpSocket], time: Duration) -> Vec<Ear> {
-    let mut ears: Vec<Ear> = sockets.iter().map(|_| Ear::default()).collect();
+/// Calls that are begun a second.
+const RAMP: usize = 100;
+
+/// Has so many calls play and listens to all of them for `time`. None when `SIPp` could not make them all.
+fn listen(stand: &mut Stand, place: &Place, calls: usize, time: Duration) -> Option<Heard> {
+    let ramp = Duration::from_secs(2 + calls.div_ceil(RAMP) as u64);
+    let hold = ramp + time + Duration::from_secs(2);
+    place.folder.write("play.xml", scenario(hold));
+    let (count, rate) = (calls.to_string(), RAMP.to_string());
+    let limits = ["-m", &count, "-l", &count, "-r", &rate];
+    let mut playing = sipp(stand, &place.folder, "play.xml", "music", &limits)
+        .spawn()
+        .expect("sipp can be started");
+    let ears = std::thread::scope(|scope| {
+        let ears = scope.spawn(move || {
+            // Until all calls are there, what comes is nobody's.
+            hear(&place.sockets, ramp);
+            hear(&place.sockets, time)
+        });
+        stand.deliver(u64::from(EVENTS) * hold.as_secs(), EVENTS);
+        ears.join().expect("the listener ends")
+    });
+    let done = playing.wait().expect("sipp was started");
+    let packets: u64 = ears.values().map(|ear| ear.packets).sum();
+    if !done.success() || packets == 0 {
+        return None;
+    }
+    let sum = |of: fn(&Ear) -> f64| ears.values().map(of).sum::<f64>();
+    let (jitter, gaps) = (sum(|ear| ear.difference), sum(|ear| ear.gaps as f64));
+    let all = packets as f64;
+    Some(Heard { calls: ears.len(), packets, jitter: jitter / all, gaps: gaps / all * 1e3 })
+}
+
+/// Each call by where its packets come from: the switch has a port for each.
+fn hear(sockets: &[UdpSocket], time: Duration) -> HashMap<SocketAddr, Ear> {
+    let mut ears: HashMap<SocketAddr, Ear> = HashMap::new();
     let until = Instant::now() + time;
     let mut packet = [0; 2_048];
     while Instant::now() < until {
@@ -147,18 +199,52 @@ fn hear(sockets: &[UdpSocket], time: Duration) -> Vec<Ear> {
             sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
         let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
         poll(&mut ready, Some(&patience)).expect("sockets can be waited for");
-        let now = Instant::now();
-        let marks: Vec<bool> =
+        let waiting: Vec<bool> =
             ready.iter().map(|fd| fd.revents().contains(PollFlags::IN)).collect();
-        for ((socket, ear), _) in
-            sockets.iter().zip(&mut ears).zip(marks).filter(|(_, ready)| *ready)
-        {
-            if socket.recv(&mut packet).is_ok() {
-                ear.hears(now);
+        for (socket, _) in sockets.iter().zip(waiting).filter(|(_, waiting)| *waiting) {
+            while let Ok((_, from)) = socket.recv_from(&mut packet) {
+                ears.entry(from).or_default().hears(Instant::now());
             }
         }
     }
     ears
+}
+
+/// Whether all of so many calls keep their rhythm, but for one packet in a thousand.
+fn holds(stand: &mut Stand, place: &Place, calls: usize) -> bool {
+    let time = Duration::from_secs(5);
+    let heard = listen(stand, place, calls, time);
+    let due = calls as f64 * time.as_secs_f64() / RHYTHM;
+    let said = heard.as_ref().map_or("sipp did not make them".to_owned(), |heard| {
+        format!(
+            "{:.0} % of the packets, {:.2} of 1000 late",
+            heard.packets as f64 / due * 100.0,
+            heard.gaps
+        )
+    });
+    println!("   {calls} calls: {said}");
+    heard.is_some_and(|heard| {
+        heard.calls == calls && heard.gaps <= 1.0 && heard.packets as f64 >= 0.98 * due
+    })
+}
+
+/// How many calls this machine holds without the module: to within an eighth.
+fn most(stand: &mut Stand, place: &Place) -> usize {
+    let (mut held, mut step) = (0, 100);
+    while held + step <= CALLS_MAX && holds(stand, place, held + step) {
+        held += step;
+        step = held;
+    }
+    let least = (held / 8).max(10);
+    loop {
+        step /= 2;
+        if step < least {
+            return held;
+        }
+        if held + step <= CALLS_MAX && holds(stand, place, held + step) {
+            held += step;
+        }
+    }
 }
 
 /// Calls a second that are completed, so many at a time.
@@ -194,25 +280,19 @@ pub fn run(effort: Effort, results: &mut Results) {
     results.fact("switch", stand.version());
     let mut client = PlainAmqp::connect(broker.port());
     client.bound_queue("quality", "bench", &[]);
-    let (calls, hold, short) = if effort.short { (40, 8, 300) } else { (100, 15, 1_000) };
-    let folder = Folder::new("bench-quality");
-    let sockets: Vec<UdpSocket> =
-        (0..calls).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a port can be bound")).collect();
-    let mut ports = "SEQUENTIAL\n".to_owned();
-    for socket in &sockets {
-        socket.set_nonblocking(true).expect("a socket option");
-        let port = socket.local_addr().expect("a bound socket has an address").port();
-        writeln!(ports, "{port};").expect("a string takes text");
-    }
-    folder.write("ports.csv", ports);
+    let place = Place::new();
+    let calls = if effort.short { 40 } else { most(&mut stand, &place) };
+    assert!(calls > 0, "this machine holds no hundred calls");
+    let (time, short) = if effort.short { (4, 300) } else { (10, 1_000) };
     let mut found: [Found; 3] = Default::default();
     for _ in 0..effort.rounds.min(6) {
         for (case, found) in found.iter_mut().enumerate() {
             let mut measure = |stand: &mut Stand| {
-                let (jitter, gaps) = listen(stand, &folder, &sockets, Duration::from_secs(hold));
-                found.jitter.push(jitter);
-                found.gaps.push(gaps);
-                found.rate.push(complete(stand, &folder, short));
+                let heard = listen(stand, &place, calls, Duration::from_secs(time));
+                let heard = heard.expect("sipp makes as many calls as before");
+                found.jitter.push(heard.jitter);
+                found.gaps.push(heard.gaps);
+                found.rate.push(complete(stand, &place.folder, short));
             };
             match case {
                 0 => measure(&mut stand),

@@ -20,7 +20,7 @@ pub(crate) fn killed_in_freeswitch(row: &mut Row<'_>) {
 }
 
 fn killed(row: &mut Row<'_>, kills: u64) {
-    let rate = u32::try_from(size(250, 2000)).unwrap();
+    let rate = u32::try_from(size(250, 5000)).unwrap();
     consumers::prepare(row);
     row.begin(&[]);
     let load = Load { count: size(100_000, 3_000_000), rate, ..Load::default() };
@@ -28,7 +28,7 @@ fn killed(row: &mut Row<'_>, kills: u64) {
     for _ in 0..kills {
         let before = row.sink()["delivered"].as_u64().unwrap();
         row.wait_sink("events to flow", |sink| {
-            sink["delivered"].as_u64().is_some_and(|now| now > before + 300)
+            sink["delivered"].as_u64().is_some_and(|now| now > before + size(300, 100_000))
         });
         row.broker.kill();
         row.wait_sink("the spool to be used", |sink| {
