@@ -10,7 +10,6 @@ mod index;
 mod kind;
 pub mod known;
 pub mod names;
-mod packed;
 mod record;
 pub mod selection;
 

@@ -22,7 +22,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::kind::{Class, EventKind, EventNames};
 use super::known;
-use super::packed::Bytes;
 
 /// The longest header name kept; a longer one is cut. No name that FreeSWITCH makes comes near.
 pub(super) const NAME_MAX: usize = 0x00ff_ffff;
@@ -83,7 +82,7 @@ pub struct Record {
     headers: usize,
     /// Initialized to its end, of which the first `used` bytes are the record: so appending is
     /// nothing but a copy, and whoever copies may write a little beyond what he counts.
-    bytes: Bytes,
+    bytes: Vec<u8>,
     used: usize,
     /// Where there is no memory, something is left out instead of ending the process.
     may_be_cut: bool,
@@ -140,7 +139,7 @@ impl Record {
             class: Class::Normal,
             subclass_len: 0,
             headers: 0,
-            bytes: Bytes::Own(vec![0; capacity]),
+            bytes: vec![0; capacity],
             used: 0,
             may_be_cut: false,
             cut: false,
@@ -159,7 +158,7 @@ impl Record {
     /// Writes to every page of the buffer, so that the first event in it finds them there: a page
     /// fault is a visit to the kernel, which a dispatch thread must not make for us.
     pub fn touch(&mut self) {
-        self.bytes.own().fill(1);
+        self.bytes.fill(1);
         self.used = 0;
     }
 
@@ -219,7 +218,7 @@ impl Record {
         }
         // The value's length is known only now.
         let written = length(self.used - start).to_le_bytes();
-        if let Some(field) = self.bytes.own().get_mut(head + 4..head + ENTRY_HEAD) {
+        if let Some(field) = self.bytes.get_mut(head + 4..head + ENTRY_HEAD) {
             field.copy_from_slice(&written);
         }
         self.headers += 1;
@@ -242,7 +241,7 @@ impl Record {
         if end > self.bytes.len() {
             self.grow(bytes.len());
         }
-        match self.bytes.own().get_mut(self.used..end) {
+        match self.bytes.get_mut(self.used..end) {
             Some(room) => {
                 room.copy_from_slice(bytes);
                 self.used = end;
@@ -258,7 +257,7 @@ impl Record {
         let least = self.used + more;
         let wanted = least.max(self.bytes.len() * 2).max(64);
         if !self.may_be_cut {
-            self.bytes.own().resize(wanted, 0);
+            self.bytes.resize(wanted, 0);
         } else if !self.extend_to(wanted) {
             self.extend_to(least);
         }
@@ -267,10 +266,9 @@ impl Record {
     /// An allocation that fails ends the process: here it is tried first.
     fn extend_to(&mut self, len: usize) -> bool {
         let more = len.saturating_sub(self.bytes.len());
-        let bytes = self.bytes.own();
-        let has_room = bytes.try_reserve_exact(more).is_ok();
+        let has_room = self.bytes.try_reserve_exact(more).is_ok();
         if has_room {
-            bytes.resize(len, 0);
+            self.bytes.resize(len, 0);
         }
         has_room
     }
@@ -283,7 +281,7 @@ impl Record {
     /// The unused rest of the buffer, for [`filled`](Self::filled).
     #[inline]
     pub fn room(&mut self) -> &mut [u8] {
-        self.bytes.own().get_mut(self.used..).unwrap_or_default()
+        self.bytes.get_mut(self.used..).unwrap_or_default()
     }
 
     /// Takes in headers that the caller has written to the start of [`room`](Self::room): each a
@@ -384,9 +382,15 @@ impl Record {
         self.used
     }
 
-    /// The same record with its bytes elsewhere, all of them used.
-    pub(super) fn with_bytes(&self, bytes: Bytes) -> Self {
-        Self { used: bytes.len(), bytes, lost: Lost::default(), ..*self }
+    /// The same in no more memory than it needs, or none when that would not be much less, or there is none.
+    pub fn packed(&self) -> Option<Self> {
+        if self.used + self.used / 4 >= self.bytes.len() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(self.used).ok()?;
+        bytes.extend_from_slice(self.bytes());
+        Some(Self { bytes, lost: Lost::default(), ..*self })
     }
 
     /// Bytes the buffer holds, used or not. What the pool counts.
@@ -396,7 +400,7 @@ impl Record {
 
     /// All bytes, subclass included: the offsets in an [`Index`](super::Index) count from here.
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.bytes.all().get(..self.used).unwrap_or_default()
+        self.bytes.get(..self.used).unwrap_or_default()
     }
 
     /// Where the entries begin.
@@ -526,6 +530,18 @@ mod tests {
         assert_eq!(back.class(), Class::Bulk);
         assert_eq!(back.subclass(), Some(b"sofia::register".as_slice()));
         assert_eq!(back.bytes(), record.bytes());
+    }
+
+    #[test]
+    fn a_packed_record_is_the_same_in_less_memory() {
+        let mut record = Record::with_capacity(8192);
+        record.begin(EventKind::new(3), Class::Critical, Some(b"a::b"));
+        record.header(b"Name", b"value");
+        let packed = record.packed().unwrap();
+        assert_eq!((packed.bytes(), packed.capacity()), (record.bytes(), record.size()));
+        assert_eq!((packed.kind(), packed.class()), (record.kind(), record.class()));
+        assert_eq!((packed.subclass(), packed.header_count()), (record.subclass(), 1));
+        assert!(packed.packed().is_none());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::hint;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::codec::{RecentIds, Stamp, number};
@@ -20,10 +21,8 @@ const INTAKE_MAX: usize = 16 * 1024;
 /// Messages that wait in the records they came in; those behind them are packed. What a busy
 /// connection has in flight is less.
 const PACK_BEYOND: usize = 1024;
-/// So many are packed into one block.
-const PACK_TOGETHER: usize = 16;
 /// The C library gives a thread memory by the page, each with a system call, unless a larger piece
-/// was asked for before: so one of this size is, and given back, ahead of as many packed bytes.
+/// was asked for before: so one of this size is, and given back, ahead of as many packed records.
 /// Less than what it would hand back to the system at once.
 const STRIDE: usize = 96 << 10;
 /// Messages that may wait in memory, with a connection, before later ones go to disk.
@@ -66,6 +65,12 @@ impl Publisher {
         let stamp = Stamp { seq: self.standing.next, reuse: 0 };
         self.standing.next += 1;
         self.taken += 1;
+        // Of one that is watched it is to be seen when it is let go of, and a copy would hide that.
+        let record = if self.head.len() + self.tail.len() < PACK_BEYOND || record.is_watched() {
+            record
+        } else {
+            self.pack(record)
+        };
         let origin = Origin::Memory;
         self.tail.push_back(Item {
             stamp,
@@ -75,30 +80,24 @@ impl Publisher {
             attempts: 0,
             origin,
         });
-        if self.head.len() + self.tail.len() > PACK_BEYOND {
-            self.unpacked += 1;
-            if self.unpacked >= PACK_TOGETHER {
-                self.pack();
-            }
-        }
     }
 
-    /// Packs what was taken in last.
-    fn pack(&mut self) {
-        let from = self.tail.len().saturating_sub(std::mem::take(&mut self.unpacked));
-        let records = self.tail.range_mut(from..).map(|item| &mut item.record);
-        // Of one that is watched it is to be seen when it is let go of, and a copy would hide that.
-        let mut records: Vec<_> =
-            records.filter(|record| record.is_roomy() && !record.is_watched()).collect();
-        let pool = &self.pool;
-        let size = Record::pack(&mut records, |record| pool.release(record));
-        self.packed += size.unwrap_or(0);
-        if self.packed >= STRIDE / 2 {
-            self.packed = 0;
-            let mut ahead = Vec::<u8>::new();
-            // Only to have it: without memory there is nothing to have.
-            drop(ahead.try_reserve_exact(STRIDE));
-            drop(hint::black_box(ahead));
+    /// A record's buffer has room for a larger event. Where many wait, that is most of the memory.
+    fn pack(&mut self, record: Arc<Record>) -> Arc<Record> {
+        match record.packed() {
+            Some(packed) => {
+                self.packed += packed.capacity();
+                if self.packed >= STRIDE / 2 {
+                    self.packed = 0;
+                    let mut ahead = Vec::<u8>::new();
+                    // Only to have it: without memory there is nothing to have.
+                    drop(ahead.try_reserve_exact(STRIDE));
+                    drop(hint::black_box(ahead));
+                }
+                self.pool.release(record);
+                Arc::new(packed)
+            }
+            None => record,
         }
     }
 

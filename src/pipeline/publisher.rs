@@ -116,8 +116,6 @@ pub(super) struct Publisher {
     pub(super) tail: VecDeque<Item>,
     pub(super) window: Window,
     pub(super) pace: Pace,
-    /// Messages at the end of `tail` that are not packed yet.
-    pub(super) unpacked: usize,
     /// Bytes packed since memory for more was last asked for.
     pub(super) packed: usize,
     /// Events taken in and messages handed over since the pace last learned.
@@ -214,7 +212,6 @@ impl Publisher {
         Self {
             backoff: Backoff::new(reconnect.min, reconnect.max, seed(&settings.name)),
             pace: Pace::new(settings.linger, by_disk, now),
-            unpacked: 0,
             packed: 0,
             taken: 0,
             handed: 0,
