@@ -132,7 +132,6 @@ impl Handler {
     #[inline]
     fn with(&self, lane: Lane, body: impl FnOnce(&Dispatch)) {
         let current = self.current.load(Ordering::Acquire);
-        // Always there at once: see the type.
         let place = self.place(current).read(lane);
         if let Some(dispatch) = place.as_deref() {
             body(dispatch);

@@ -130,7 +130,8 @@ impl Dispatch {
         &self.targets
     }
 
-    /// Takes an event in, on a thread in this lane. `copy` writes it to a record, or stops beyond the maximum that it is given; it is called at most once.
+    /// Takes an event in, on a thread in this lane. `copy` writes it to a record, or stops beyond the maximum that it is given; it is
+    /// called at most once.
     ///
     /// For dispatch threads: no lock, no system call, no allocation once the pool is warm.
     #[inline]

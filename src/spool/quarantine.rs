@@ -50,14 +50,18 @@ fn make_room(
     bound: u64,
     newest: &Path,
 ) -> std::io::Result<()> {
-    let names = storage.list(folder)?.into_iter().filter(|found| !found.is_dir);
-    let mut names: Vec<OsString> = names.map(|found| found.name).collect();
+    // What somebody else has put there is not ours to remove.
+    let is_ours = |name: &OsString| {
+        Path::new(name).extension().is_some_and(|ending| ending == "seg" || ending == "held")
+    };
+    let files = storage.list(folder)?.into_iter().filter(|found| !found.is_dir);
+    let mut names: Vec<OsString> = files.map(|found| found.name).filter(is_ours).collect();
     names.sort_unstable();
     let mut held = 0_u64;
     // From the newest back: what is beyond the bound goes.
     for name in names.iter().rev() {
         let path = folder.join(name);
-        held = held.saturating_add(storage.open(&path)?.size()?);
+        held = held.saturating_add(storage.open(&path).and_then(|file| file.size()).unwrap_or(0));
         if held > bound && path != newest {
             storage.unlink(&path)?;
             log::warn!(

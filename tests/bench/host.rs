@@ -2,9 +2,8 @@
 //! What the event callback costs where there is no FreeSWITCH: in the host, against the same floor. Its events are the generator's, so
 //! the figures stand beside each other and not beside those of a real switch.
 
-use std::fmt::Write as _;
-
 use crate::Effort;
+use crate::load::configuration;
 use crate::results::Results;
 use crate::rounds::Series;
 use crate::support::host::Host;
@@ -45,32 +44,14 @@ impl Candidate {
     }
 
     fn configuration(self, host: &Host) -> String {
-        let mut sinks = String::new();
-        let count = match self {
-            Self::Module(count) => count,
-            _ => 0,
-        };
-        for number in 0..count.max(1) {
-            let events = if count == 0 { "CALL_DETAIL" } else { "ALL" };
-            let line = match self {
-                // Nobody listens at the first port.
-                Self::Away => "<sink name=\"out\" type=\"amqp\" events=\"ALL\">\
-                     <param name=\"url\" value=\"amqp://guest:guest@127.0.0.1:1/%2f\"/></sink>"
-                    .to_owned(),
-                _ => format!(
-                    "<sink name=\"file{number}\" type=\"file\" events=\"{events}\">\
-                     <param name=\"path\" value=\"{}/run/file{number}.ndjson\"/>\
-                     <param name=\"rotate-bytes\" value=\"67108864\"/><param name=\"keep-files\" value=\"1\"/>\
-                     <param name=\"fsync\" value=\"never\"/></sink>",
-                    host.folder().display()
-                ),
-            };
-            write!(sinks, "{line}").expect("a string takes text");
+        match self {
+            Self::Module(sinks) => configuration(sinks, false, &host.folder().join("run")),
+            // Nobody listens at the first port.
+            _ => "<configuration name=\"rustbridge.conf\"><settings><param name=\"live-calls\" value=\"false\"/></settings>\
+                  <sinks><sink name=\"out\" type=\"amqp\" events=\"ALL\">\
+                  <param name=\"url\" value=\"amqp://guest:guest@127.0.0.1:1/%2f\"/></sink></sinks></configuration>"
+                .to_owned(),
         }
-        format!(
-            "<configuration name=\"rustbridge.conf\"><settings><param name=\"live-calls\" value=\"false\"/></settings>\
-             <sinks>{sinks}</sinks></configuration>"
-        )
     }
 }
 

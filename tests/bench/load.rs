@@ -111,7 +111,7 @@ fn sink(number: u8, events: &str, folder: &std::path::Path) -> String {
 }
 
 /// A configuration of the module with `sinks` file sinks.
-fn configuration(sinks: u8, calls: bool, folder: &std::path::Path) -> String {
+pub fn configuration(sinks: u8, calls: bool, folder: &std::path::Path) -> String {
     // None at all is refused: then there is one that wants nothing that comes.
     let events = if sinks == 0 { "CALL_DETAIL" } else { "ALL" };
     let mut all = String::new();

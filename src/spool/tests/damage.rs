@@ -251,9 +251,12 @@ fn what_lies_in_quarantine_is_bounded_and_the_newest_stays() {
     let bound = config.segment_bytes.max(config.max_bytes / 8) as usize;
     let quarantined = |sim: &Sim| -> Vec<PathBuf> {
         let paths = sim.paths().into_iter();
-        paths.filter(|path| path.parent().unwrap().ends_with("quarantine")).collect()
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "seg");
+        let paths = paths.filter(|path| path.parent().unwrap().ends_with("quarantine"));
+        paths.filter(is_segment).collect()
     };
     let size = bound / 3;
+    let notes = path.parent().unwrap().join("quarantine/notes.txt");
     for number in 1..=7_u8 {
         // Nothing of ours in it.
         sim.set(&path, vec![number; size]);
@@ -261,6 +264,7 @@ fn what_lies_in_quarantine_is_bounded_and_the_newest_stays() {
         let (spool, recovery) = Spool::open(config.clone(), sim.storage()).unwrap();
         assert_eq!(recovery.quarantined.len(), 1, "{recovery:?}");
         spool.close().unwrap();
+        sim.set(&notes, vec![0; 2 * bound]);
         let mut kept: Vec<u8> = quarantined(&sim).iter().map(|path| sim.content(path)[0]).collect();
         kept.sort_unstable();
         let expected: Vec<u8> = (number.saturating_sub(2).max(1)..=number).collect();
@@ -272,6 +276,7 @@ fn what_lies_in_quarantine_is_bounded_and_the_newest_stays() {
     Spool::open(config.clone(), sim.storage()).unwrap().0.close().unwrap();
     let kept = quarantined(&sim);
     assert_eq!(kept.iter().map(|path| sim.content(path).len()).collect::<Vec<_>>(), [bound + 1]);
+    assert_eq!(sim.content(&notes).len(), 2 * bound, "what is not ours stays");
 }
 
 #[test]
