@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::pipeline::link::Attempt;
 use crate::pipeline::pace::{Round, Wait};
 use crate::pipeline::publisher::Publisher;
+use crate::pipeline::reach::Reach;
 use crate::pipeline::status::SinkState;
 use crate::pipeline::store::Store;
 use crate::sink::{Class, SinkError};
@@ -74,6 +75,11 @@ impl Publisher {
         self.board.peer(self.link.peer().unwrap_or_default());
         // Also when a panic or an odd sink left something: nothing of another connection counts.
         self.take_back();
+        // And so does nothing that was learned of the way to another broker.
+        self.reach = self
+            .link
+            .up()
+            .map_or_else(Reach::default, |sink| Reach::new(sink.reserve(), Instant::now()));
         if !self.doubted {
             self.welcome();
         }
@@ -138,8 +144,10 @@ impl Publisher {
 
     /// How to wait after this round, from what it and those before it had to do.
     fn pace(&mut self) -> Wait {
-        let Some(sink) = self.link.up() else { return Wait::Linger };
-        let window = sink.window();
+        if !self.link.is_up() {
+            return Wait::Linger;
+        }
+        let window = self.room_in_flight();
         let limits = self.ring.limits();
         let (events, bytes) = self.ring.held();
         let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
@@ -152,7 +160,7 @@ impl Publisher {
             handed: std::mem::take(&mut self.handed),
             window,
             room: free_events.min(free_bytes / size),
-            is_full: self.window.len() >= window && !self.head.is_empty(),
+            is_full: self.is_window_full(),
         };
         let wait = self.pace.next(round, Instant::now());
         // Whoever waits for the end of a stop or of a hold is not made to wait for this as well.

@@ -36,12 +36,23 @@ impl Publisher {
         if self.hold_until.is_some() || self.renew {
             return false;
         }
-        let in_flight = self.window.len();
+        let has_room = self.window.len() < self.room_in_flight();
+        has_room && (self.has_work() || self.is_late_due() || self.owes_gap())
+    }
+
+    /// How many messages may be in flight now; none without a connection.
+    pub(super) fn room_in_flight(&mut self) -> usize {
         // A client that reaches nobody still gets a few: they are the first to arrive when it
         // does, and tell so.
-        let limit = if self.degraded { DEGRADED_WINDOW } else { usize::MAX };
-        let has_room = self.link.up().is_some_and(|sink| in_flight < sink.window().min(limit));
-        has_room && (self.has_work() || self.is_late_due() || self.owes_gap())
+        let limit = if self.degraded { DEGRADED_WINDOW } else { self.reach.limit() };
+        self.link.up().map_or(0, |sink| sink.window().min(limit))
+    }
+
+    /// Whether messages wait for nothing but acknowledgements.
+    pub(super) fn is_window_full(&mut self) -> bool {
+        // What is in the spool is read when there is room for it.
+        let waits = !self.head.is_empty() || self.store.as_ref().is_some_and(|it| !it.is_empty());
+        waits && self.window.len() >= self.room_in_flight()
     }
 
     /// The next message: a gap record when numbers are missing in front of it.

@@ -392,7 +392,7 @@ impl Publisher {
 
     /// Whether anything waits to be sent. Reads ahead from the spool to know.
     pub(super) fn has_work(&mut self) -> bool {
-        let want = self.link.up().map_or(0, |sink| sink.window());
+        let want = self.room_in_flight();
         if want > self.window.len() {
             self.refill(want - self.window.len());
         }

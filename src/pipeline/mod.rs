@@ -16,6 +16,7 @@ mod latency;
 mod link;
 mod pace;
 mod publisher;
+mod reach;
 mod status;
 mod store;
 mod stream;

@@ -25,6 +25,7 @@ use crate::pipeline::gap::{Gap, Losses};
 use crate::pipeline::item::Item;
 use crate::pipeline::link::Link;
 use crate::pipeline::pace::Pace;
+use crate::pipeline::reach::Reach;
 use crate::pipeline::status::{SinkState, StatusBoard};
 use crate::pipeline::store::{Store, StoreSettings};
 use crate::pipeline::stream::{Hole, Note, Standing};
@@ -115,6 +116,7 @@ pub(super) struct Publisher {
     /// Comes after what is in the store: taken in, and not put anywhere yet.
     pub(super) tail: VecDeque<Item>,
     pub(super) window: Window,
+    pub(super) reach: Reach,
     pub(super) pace: Pace,
     /// Bytes packed since memory for more was last asked for.
     pub(super) packed: usize,
@@ -211,6 +213,7 @@ impl Publisher {
         let by_disk = settings.store.as_ref().is_some_and(|store| store.mode == SpoolMode::Always);
         Self {
             backoff: Backoff::new(reconnect.min, reconnect.max, seed(&settings.name)),
+            reach: Reach::default(),
             pace: Pace::new(settings.linger, by_disk, now),
             packed: 0,
             taken: 0,
@@ -276,8 +279,11 @@ impl Publisher {
         let is_taken = self.hand_over();
         // What the sink would not take now it will not take at once either.
         let more = is_taken && self.can_send();
+        let is_full = self.is_window_full();
+        self.reach.sent(self.window.traffic(), is_full, Instant::now());
         self.wait(if more { Duration::ZERO } else { self.settings.linger });
         self.settle();
+        self.reach.settled(self.window.traffic(), Instant::now());
         self.close_graves();
         self.pool.top_up();
         self.post();
@@ -352,7 +358,8 @@ impl Publisher {
 
     /// Posts what others may read.
     fn post(&mut self) {
-        self.board.in_flight(self.window.len());
+        let room = self.room_in_flight();
+        self.board.in_flight(self.window.len(), room);
         self.tend_note(Instant::now());
         let Some(store) = self.store.as_mut() else { return };
         let lost = store.tend(Instant::now());
@@ -394,7 +401,7 @@ impl Publisher {
             store.close(deadline);
             (store.settings().clone(), store.records())
         });
-        self.board.in_flight(0);
+        self.board.in_flight(0, 0);
         self.board.state(SinkState::Stopped);
         let mut items = self.head;
         items.append(&mut self.tail);

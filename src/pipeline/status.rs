@@ -70,6 +70,8 @@ pub struct SinkStatus {
     pub memory_bytes: u64,
     /// Of these, handed to the broker and not yet acknowledged.
     pub in_flight: u64,
+    /// How many may be at this moment: none without a connection.
+    pub window: u64,
     /// Connections lost since the sink started.
     pub reconnects: u64,
     /// Time the broker asked us to pause, in all.
@@ -116,6 +118,7 @@ pub struct StatusBoard {
     kind: &'static str,
     slow: Mutex<Slow>,
     in_flight: AtomicU64,
+    window: AtomicU64,
     spooled: AtomicU64,
     reconnects: AtomicU64,
     panics: AtomicU64,
@@ -152,6 +155,7 @@ impl StatusBoard {
                 blocked: Duration::ZERO,
             }),
             in_flight: AtomicU64::new(0),
+            window: AtomicU64::new(0),
             spooled: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
             panics: AtomicU64::new(0),
@@ -202,8 +206,10 @@ impl StatusBoard {
         news
     }
 
-    pub(super) fn in_flight(&self, count: usize) {
-        self.in_flight.store(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+    pub(super) fn in_flight(&self, count: usize, window: usize) {
+        for (gauge, value) in [(&self.in_flight, count), (&self.window, window)] {
+            gauge.store(u64::try_from(value).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn spooled(&self, count: u64) {
@@ -267,6 +273,7 @@ impl StatusBoard {
             waiting: self.waiting(ring),
             memory_bytes: bytes,
             in_flight: self.in_flight.load(Ordering::Relaxed),
+            window: self.window.load(Ordering::Relaxed),
             reconnects: self.reconnects.load(Ordering::Relaxed),
             blocked: slow.blocked
                 + slow.blocked_since.map_or(Duration::ZERO, |since| since.elapsed()),

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::pipeline::item::Item;
+use crate::pipeline::reach::Traffic;
 
 /// Messages in flight, in the order in which they were handed over.
 ///
@@ -53,6 +54,11 @@ impl Window {
     /// How many are unanswered, including answered ones behind them.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Where it stands, for [`Reach`](crate::pipeline::reach::Reach).
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic { unsettled: self.base, next: self.next_tag() }
     }
 
     /// Whether nothing is in flight.

@@ -32,8 +32,14 @@ pub trait Sink: Send {
     /// Says which peer could not be reached, or what it refused.
     fn open(&mut self, deadline: Instant) -> Result<(), SinkError>;
 
-    /// How many messages may be in flight at this moment.
+    /// How many messages may be in flight at this moment, at most.
     fn window(&self) -> usize;
+
+    /// How many of these a broker next door needs to be kept busy. What the way to it holds may
+    /// come on top (`pipeline::reach`). `usize::MAX`: the window is used as it is.
+    fn reserve(&self) -> usize {
+        usize::MAX
+    }
 
     /// Takes over the message `tag`. May keep it in a buffer until [`poll`](Self::poll).
     ///

@@ -84,6 +84,7 @@ rows! {
         f03_without_a_spool_what_is_dropped_is_counted_and_told = crate::outage::away_without_spool,
         f04_a_network_that_swallows_everything_costs_nothing = crate::outage::silent,
         f05_a_slow_line_and_a_broker_that_stops_for_a_while_cost_nothing = crate::network::slow,
+        f05_a_far_broker_is_sent_what_the_way_to_it_holds = crate::network::far,
         f06_a_line_that_breaks_and_changes_bytes_costs_nothing = crate::network::unsound,
         f06_packets_that_are_lost_overtaken_and_changed_cost_nothing = crate::network::rough,
         f07_a_broker_that_asks_for_a_pause_costs_nothing = crate::outage::alarm,

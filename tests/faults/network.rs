@@ -83,6 +83,32 @@ pub(crate) fn slow(row: &mut Row<'_>) {
     nothing_lost(row, &sent);
 }
 
+/// F5. A broker at the end of a long way is sent as much as the way holds, and never more than is allowed, also when the
+/// connection breaks while so much is under way.
+pub(crate) fn far(row: &mut Row<'_>) {
+    const ALLOWED: &str = "3000";
+    let proxy = row.broker.proxy();
+    proxy.set(Mode::Way(Duration::from_millis(200)));
+    begin(row, proxy.port(), &[("confirm-window", ALLOWED), ("queue-capacity", "16384")]);
+    assert_eq!(row.sink()["window"], 1024, "what keeps a near broker busy");
+    let mut sent = vec![first_ten()];
+    for _ in 0..size(1, 5) {
+        sent.push(row.deliver(size(10_000, 100_000)));
+        row.wait_sink("the window to follow", |sink| {
+            let number = |name: &str| sink[name].as_u64().unwrap();
+            assert!(number("window") <= 3000 && number("in_flight") <= 3000, "{sink:#}");
+            number("window") > 1500 && number("in_flight") > 1500
+        });
+        proxy.drop_connections(true);
+        row.wait_sink("the connection to be made again", |sink| sink["window"] == 1024);
+    }
+    proxy.set(Mode::Pass);
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    let resent = 3000 * usize::try_from(sink["reconnects"].as_u64().unwrap()).unwrap();
+    row.judge(&sent, 0, resent);
+}
+
 /// F6. A line that breaks off, changes bytes and stammers, with TLS to notice it.
 pub(crate) fn unsound(row: &mut Row<'_>) {
     let proxy = row.broker.secure_proxy();

@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,8 +19,10 @@ pub enum Mode {
     Refuse,
     /// The same by RST.
     Reset,
-    /// Each piece of data waits this long.
+    /// Each piece of data waits this long, one after another.
     Delay(Duration),
+    /// A long way: everything arrives so much later, and what is under way does not hold up what follows.
+    Way(Duration),
     /// At most so many bytes a second in each direction of each connection.
     Throttle(u64),
     /// Flips one bit of the n-th byte that the client sends from now on, once; then passes.
@@ -49,6 +52,8 @@ pub struct Proxy {
 }
 
 const POLL: Duration = Duration::from_millis(20);
+/// Pieces of data that are under way at most.
+const UNDER_WAY: usize = 4096;
 
 impl Proxy {
     /// Listens on a free port of 127.0.0.1 for what goes to `port`.
@@ -173,17 +178,45 @@ fn connect(client: &TcpStream, shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
             continue;
         };
         shared.open.lock().unwrap().push(kept);
-        let shared = Arc::clone(shared);
-        let run = move || pump(from, to, direction, &shared);
+        let (under_way, arriving) = sync_channel(UNDER_WAY);
+        let with = Arc::clone(shared);
+        let run = move || pump(from, &under_way, direction, &with);
         pumps.extend(Builder::new().name("proxy-pump".into()).spawn(run));
+        let with = Arc::clone(shared);
+        let run = move || arrive(&arriving, to, &with);
+        pumps.extend(Builder::new().name("proxy-way".into()).spawn(run));
     }
     pumps
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, direction: usize, shared: &Shared) {
+/// Writes what is under way when it arrives.
+fn arrive(arriving: &Receiver<(Instant, Vec<u8>)>, mut to: TcpStream, shared: &Shared) {
+    drop(to.set_nodelay(true));
+    while let Ok((at, piece)) = arriving.recv() {
+        let mut mode = shared.mode.lock().unwrap();
+        loop {
+            let left = at.saturating_duration_since(Instant::now());
+            if left.is_zero() || shared.stopping.load(Ordering::SeqCst) {
+                break;
+            }
+            mode = shared.changed.wait_timeout(mode, left).unwrap().0;
+        }
+        drop(mode);
+        if to.write_all(&piece).is_err() {
+            break;
+        }
+    }
+    drop(to.shutdown(Shutdown::Write));
+}
+
+fn pump(
+    mut from: TcpStream,
+    under_way: &SyncSender<(Instant, Vec<u8>)>,
+    direction: usize,
+    shared: &Shared,
+) {
     drop(from.set_nonblocking(false));
     drop(from.set_read_timeout(Some(POLL)));
-    drop(to.set_nodelay(true));
     let mut buffer = [0; 16 * 1024];
     while !shared.stopping.load(Ordering::SeqCst) {
         let size = match from.read(&mut buffer) {
@@ -204,11 +237,18 @@ fn pump(mut from: TcpStream, mut to: TcpStream, direction: usize, shared: &Share
         } else if left != u64::MAX {
             counter.store(left - length, Ordering::SeqCst);
         }
-        if !hold(shared, length) || to.write_all(piece).is_err() {
+        let came = Instant::now();
+        if !hold(shared, length) {
+            break;
+        }
+        let way = match *shared.mode.lock().unwrap() {
+            Mode::Way(way) => way,
+            _ => Duration::ZERO,
+        };
+        if under_way.send((came + way, piece.to_vec())).is_err() {
             break;
         }
     }
-    drop(to.shutdown(Shutdown::Write));
 }
 
 /// Waits as the mode wants it; false when the proxy or the connection is to end.

@@ -87,8 +87,8 @@ parameters! {
         "Has durable queues keep events over a restart of the broker.";
 
     CONFIRM_WINDOW: Number<u32> = "confirm-window",
-        Number { unit: Unit::Things("messages"), min: 1, max: 65_535, default: 1_024 },
-        "Messages that may wait for the broker's confirm.";
+        Number { unit: Unit::Things("messages"), min: 1, max: 65_535, default: 4_096 },
+        "Messages that may wait for the broker's confirm; above 1024 as many as the way to it takes.";
 
     CONFIRM_TIMEOUT_MS: Millis = "confirm-timeout-ms",
         Millis { min: 1_000, max: 3_600_000, default: 30_000 },

@@ -88,6 +88,7 @@ fn sink_json(status: &SinkStatus) -> Value {
         "recovered": account.recovered,
         "memory_bytes": status.memory_bytes,
         "in_flight": status.in_flight,
+        "window": status.window,
         "gaps": account.gaps,
         "resent": account.resent,
         "reconnects": status.reconnects,

@@ -32,6 +32,10 @@ use crate::config::amqp::{AmqpConfig, AmqpUrl};
 use crate::config::template::{Purpose, Template};
 use crate::sink::{Class, Interrupt, Outcome, Sink, SinkError};
 
+/// Unconfirmed messages that keep a RabbitMQ next door busy: with a quarter of them it is slower by
+/// a sixteenth, with more it is hardly faster.
+const RESERVE: usize = 1024;
+
 /// A sink that publishes to an exchange and counts what the broker confirms.
 #[derive(Debug)]
 pub struct AmqpSink {
@@ -113,6 +117,11 @@ impl Sink for AmqpSink {
 
     fn window(&self) -> usize {
         self.session.as_ref().map_or(0, Session::window)
+    }
+
+    fn reserve(&self) -> usize {
+        let window = usize::try_from(self.config.confirm_window).unwrap_or(usize::MAX);
+        if window > RESERVE { RESERVE } else { usize::MAX }
     }
 
     fn send(&mut self, tag: u64, message: &Outgoing<'_>) -> Result<(), SinkError> {
