@@ -3,19 +3,24 @@
 //!
 //! It tells how much of the module's rate is the broker's, and which of its choices cost: the bar that no client passes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::Effort;
 use crate::load::Stand;
 use crate::plain_amqp::{PlainAmqp, Taken};
 use crate::results::Results;
 use crate::rounds::Series;
+use crate::support::proxy::{Mode, Proxy};
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::skips;
 use crate::throughput::{amqp_sink, connected, count, drain, until};
 
 /// Messages unconfirmed at most.
 const WINDOWS: [u64; 6] = [64, 256, 1_024, 2_048, 4_096, 16_384];
+/// From the switch to a broker in another country, and back again as long.
+const WAY: Duration = Duration::from_millis(50);
+/// What the module is allowed there: what keeps a broker next door busy, and what it comes with.
+const FAR: [u64; 2] = [1_024, 4_096];
 /// RabbitMQ keeps smaller messages in the queue's index, and larger ones in its store.
 const INDEXED: usize = 4_000;
 
@@ -94,6 +99,9 @@ pub fn run(effort: Effort, results: &mut Results) {
     let mut ways: Vec<Series> = WAYS.iter().map(|_| Series::default()).collect();
     let mut ours: Vec<Series> = WINDOWS.iter().map(|_| Series::default()).collect();
     let mut theirs = ours.clone();
+    let far = Proxy::to(port);
+    far.set(Mode::Way(WAY));
+    let mut fars = FAR.map(|_| Series::default());
     for _ in 0..effort.rounds {
         let mut like = Taken::default();
         for ((window, ours), theirs) in WINDOWS.iter().zip(&mut ours).zip(&mut theirs) {
@@ -110,6 +118,13 @@ pub fn run(effort: Effort, results: &mut Results) {
             theirs.push(count as f64 / took.as_secs_f64());
             client.purge("classic");
         }
+        for (window, series) in FAR.iter().zip(&mut fars) {
+            stand.with_module(&amqp_sink(far.port(), *window), |stand| {
+                connected(stand);
+                series.push(drain(stand, count).0);
+            });
+            client.purge("classic");
+        }
         for (way, series) in WAYS.iter().zip(&mut ways) {
             series.push(rate(way, &mut client, port, &like, count));
         }
@@ -120,6 +135,17 @@ pub fn run(effort: Effort, results: &mut Results) {
         results.figure("mod_rustbridge, from its queue", &case, "events/s", ours);
         results.figure("plain socket, the same messages", &case, "events/s", theirs);
     }
+    for (window, series) in FAR.iter().zip(&fars) {
+        let case = format!("100 ms away, at most {window} unconfirmed");
+        results.figure(
+            "mod_rustbridge, from its queue",
+            &case,
+            "events/s",
+            &series.map(|took| count as f64 / took),
+        );
+    }
+    let [fixed, following] = &fars;
+    results.ratio("time, 4096 allowed / 1024", "100 ms away", following, fixed);
     for (way, series) in WAYS.iter().zip(&ways) {
         results.figure("plain socket", way.name, "messages/s", series);
     }
