@@ -75,11 +75,11 @@ impl Publisher {
         self.board.peer(self.link.peer().unwrap_or_default());
         // Also when a panic or an odd sink left something: nothing of another connection counts.
         self.take_back();
-        // And so does nothing that was learned of the way to another broker.
-        self.reach = self
-            .link
-            .up()
-            .map_or_else(Reach::default, |sink| Reach::new(sink.reserve(), Instant::now()));
+        // What is left at a stop goes as fast as it may: no time to learn.
+        self.reach = match self.link.up() {
+            Some(sink) if self.stop.is_none() => Reach::new(sink.reserve(), Instant::now()),
+            _ => Reach::default(),
+        };
         if !self.doubted {
             self.welcome();
         }
@@ -105,6 +105,7 @@ impl Publisher {
         let was_up = self.link.is_up();
         self.take_back();
         self.link.drop_connection();
+        self.reach = Reach::default();
         self.degraded = false;
         self.stay();
         // A broker that is away asks for nothing.
@@ -162,6 +163,10 @@ impl Publisher {
             room: free_events.min(free_bytes / size),
             is_full: self.is_window_full(),
         };
+        if self.reach.is_probing() {
+            // One message is on its way alone, and timed.
+            return Wait::Linger;
+        }
         let wait = self.pace.next(round, Instant::now());
         // Whoever waits for the end of a stop or of a hold is not made to wait for this as well.
         let is_free = self.stop.is_none() && self.hold_until.is_none() && !self.window.is_empty();
@@ -312,6 +317,7 @@ impl Publisher {
             self.away_from_primary = None;
         }
         self.link.drop_connection();
+        self.reach = Reach::default();
         self.retry_at = Instant::now();
     }
 

@@ -12,6 +12,7 @@ use crate::pipeline::gap::Gap;
 use crate::pipeline::item::{Item, Origin};
 use crate::pipeline::latency;
 use crate::pipeline::publisher::{Publisher, drop_quietly};
+use crate::pipeline::store::Store;
 use crate::queue::DropReason;
 use crate::sink::{Class, Outcome, SinkError};
 
@@ -51,8 +52,9 @@ impl Publisher {
     /// Whether messages wait for nothing but acknowledgements.
     pub(super) fn is_window_full(&mut self) -> bool {
         // What is in the spool is read when there is room for it.
-        let waits = !self.head.is_empty() || self.store.as_ref().is_some_and(|it| !it.is_empty());
-        waits && self.window.len() >= self.room_in_flight()
+        let waits = !self.head.is_empty() || self.store.as_ref().is_some_and(Store::has_unread);
+        let room = self.room_in_flight();
+        waits && room > 0 && self.window.len() >= room
     }
 
     /// The next message: a gap record when numbers are missing in front of it.
@@ -73,26 +75,30 @@ impl Publisher {
                 break;
             }
             let Some(mut item) = self.next_item() else { break };
-            self.index.read(&item.record);
-            if !item.is_stamped {
-                let sequence = self.index.get(&item.record, b"Event-Sequence").and_then(number);
-                item.stamp_by(&mut self.recent, sequence);
-            }
-            let message = Outgoing {
-                stamp: item.stamp,
-                node: &self.settings.node,
-                boot: item.boot.as_deref().unwrap_or(&self.settings.boot),
-                record: &item.record,
-                index: &self.index,
-                names: &self.settings.names,
-            };
-            let made_us = message.timestamp_us();
             let tag = self.window.next_tag();
-            let Some(sink) = self.link.up() else { break };
-            // A fault while a message is encoded must not take the message with it.
-            let sent = panic::catch_unwind(AssertUnwindSafe(|| sink.send(tag, &message)));
+            let Some(sink) = self.link.up() else {
+                self.head.push_front(item);
+                break;
+            };
+            // A fault while a message is read or encoded must not take the message with it.
+            let sent = panic::catch_unwind(AssertUnwindSafe(|| {
+                self.index.read(&item.record);
+                if !item.is_stamped {
+                    let sequence = self.index.get(&item.record, b"Event-Sequence").and_then(number);
+                    item.stamp_by(&mut self.recent, sequence);
+                }
+                let message = Outgoing {
+                    stamp: item.stamp,
+                    node: &self.settings.node,
+                    boot: item.boot.as_deref().unwrap_or(&self.settings.boot),
+                    record: &item.record,
+                    index: &self.index,
+                    names: &self.settings.names,
+                };
+                sink.send(tag, &message).map(|()| message.timestamp_us())
+            }));
             match sent {
-                Ok(Ok(())) => {
+                Ok(Ok(made_us)) => {
                     self.faults = 0;
                     self.note_told(&item);
                     if matches!(item.origin, Origin::Gap(_)) {
@@ -245,36 +251,46 @@ impl Publisher {
         let gap = Gap::dead(Arc::clone(&boot), item.stamp.seq, item.record.kind());
         front.push_back(gap.into_item(&settings.names, &settings.name));
         if let Some(dead_letters) = &settings.dead_letters {
-            self.index.read(&item.record);
-            let message = Outgoing {
-                stamp: item.stamp,
-                node: &settings.node,
-                boot: &boot,
-                record: &item.record,
-                index: &self.index,
-                names: &settings.names,
-            };
-            let mut key = Vec::new();
-            match self.link.sink() {
-                Some(sink) => sink.write_key(&message, &mut key),
-                // Being opened: what was handed to it has been answered for before.
-                None => message.write_routing_key(&mut key),
-            }
-            let letter = Letter::of(&message, &key, item.attempts + 1, reason);
-            let copy = settings.dead_letter_destination.as_ref().and_then(|destination| {
-                letter.to_publish_record(destination, &settings.node, &settings.names).ok()
-            });
-            if let Some(record) = copy {
-                front.push_back(Item {
+            // What is read and encoded here is somebody else's: a fault over it must not take the message along.
+            let made = panic::catch_unwind(AssertUnwindSafe(|| {
+                self.index.read(&item.record);
+                let message = Outgoing {
                     stamp: item.stamp,
-                    is_stamped: true,
-                    record: Arc::new(record),
-                    boot: Some(Arc::clone(&boot)),
-                    attempts: 0,
-                    origin: Origin::Own,
+                    node: &settings.node,
+                    boot: &boot,
+                    record: &item.record,
+                    index: &self.index,
+                    names: &settings.names,
+                };
+                let mut key = Vec::new();
+                match self.link.sink() {
+                    Some(sink) => sink.write_key(&message, &mut key),
+                    // Being opened: what was handed to it has been answered for before.
+                    None => message.write_routing_key(&mut key),
+                }
+                let letter = Letter::of(&message, &key, item.attempts + 1, reason);
+                let copy = settings.dead_letter_destination.as_ref().and_then(|destination| {
+                    letter.to_publish_record(destination, &settings.node, &settings.names).ok()
                 });
+                (letter, copy)
+            }));
+            match made {
+                Ok((letter, copy)) => {
+                    front.extend(copy.map(|record| Item {
+                        stamp: item.stamp,
+                        is_stamped: true,
+                        record: Arc::new(record),
+                        boot: Some(Arc::clone(&boot)),
+                        attempts: 0,
+                        origin: Origin::Own,
+                    }));
+                    dead_letters.put(letter);
+                }
+                Err(payload) => {
+                    drop_quietly(payload);
+                    self.board.panicked();
+                }
             }
-            dead_letters.put(letter);
         }
         self.buried.push(item);
     }

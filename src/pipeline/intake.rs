@@ -18,8 +18,8 @@ use crate::spool::SpoolError;
 
 /// Events taken from the ring in one round, so that sending is never far away.
 const INTAKE_MAX: usize = 16 * 1024;
-/// Messages that wait in the records they came in; those behind them are packed. What a busy
-/// connection has in flight is less.
+/// Messages that wait in the records they came in; those behind them are packed. What is in flight
+/// keeps its records as well: a window, of some thousands over a long way.
 const PACK_BEYOND: usize = 1024;
 /// The C library gives a thread memory by the page, each with a system call, unless a larger piece
 /// was asked for before: so one of this size is, and given back, ahead of as many packed records.
@@ -255,6 +255,10 @@ impl Publisher {
     /// Puts what waits in memory alone on disk, ahead of what is there already.
     pub(super) fn park(&mut self) {
         if !self.head.iter().any(Item::is_in_memory) {
+            return;
+        }
+        // To get ahead of what is on disk, that is read again: not while some of it is in flight.
+        if self.window.items().any(|item| matches!(item.origin, Origin::Spool(_))) {
             return;
         }
         if let Some(first) = self.head.iter().find(|item| item.is_in_memory()) {

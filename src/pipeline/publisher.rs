@@ -337,6 +337,7 @@ impl Publisher {
                 }
                 Command::Stop { deadline, has_heir } => {
                     self.stop = Some(deadline);
+                    self.reach = Reach::default();
                     // What it still sends goes over the connection that there is.
                     self.stay();
                     if let Some(store) = self.store.as_mut() {

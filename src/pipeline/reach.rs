@@ -89,6 +89,11 @@ impl Reach {
         if self.is_probing { 1 } else { self.limit }
     }
 
+    /// Whether the window is to run empty, for a look at the way alone.
+    pub(super) fn is_probing(&self) -> bool {
+        self.is_probing
+    }
+
     /// Learns from what was handed over just now. `is_full`: more waits for room in the window.
     pub(super) fn sent(&mut self, traffic: Traffic, is_full: bool, now: Instant) {
         self.was_full |= is_full;
@@ -295,6 +300,12 @@ mod tests {
         let confirmed = run.seconds(600, 10_000, NEAR, PLENTY);
         assert!(confirmed >= 5_980_000, "{confirmed} of 6 000 000");
         assert!(run.most <= RESERVE + 300, "{}", run.most);
+        // Far away it is two round trips a minute.
+        let mut run = Run::new();
+        run.seconds(5, 10_000, FAR, PLENTY);
+        let confirmed = run.seconds(600, 10_000, FAR, PLENTY);
+        assert!(confirmed >= 5_940_000, "{confirmed} of 6 000 000");
+        assert!(run.most <= 3500, "{}", run.most);
     }
 
     #[test]

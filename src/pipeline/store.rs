@@ -177,6 +177,11 @@ impl Store {
         self.spool.as_ref().is_none_or(Spool::is_empty)
     }
 
+    /// Whether something is in it that has not been read yet. May miss the last few.
+    pub(super) fn has_unread(&self) -> bool {
+        self.records > u64::try_from(self.reading.len()).unwrap_or(u64::MAX)
+    }
+
     /// Where it is and when it is used.
     pub(super) fn settings(&self) -> &StoreSettings {
         &self.settings

@@ -15,7 +15,7 @@ use crate::rounds::Series;
 use crate::support::kafka::Kafka;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::rabbitmq::RabbitMq;
-use crate::support::skips;
+use crate::support::skips::{self, Missing};
 use crate::support::switch::Switch;
 
 /// Bytes that the queue of the sink may hold.
@@ -197,6 +197,11 @@ fn measure(
         // The first round warms up, and is left out.
         let away = if number == 0 { case.count } else { long(&case) };
         round(stand, sink, (&case, away), count, &mut found, &mut tidy);
+        // A round may take an hour; what came of it is not to depend on the next.
+        let (steady, drained) = (found.steady.last(), found.drained.last());
+        println!(
+            "   {broker}, {away} events: {count} of them in {steady:.2} s from memory, in {drained:.2} s from disk"
+        );
         tidy();
     }
     report(broker, &case, &found, results);
@@ -241,10 +246,20 @@ fn report(broker: &str, case: &Case, found: &Found, results: &mut Results) {
     );
 }
 
+/// Whether this broker is to be measured: both are, unless `BENCH_ONLY` names one.
+fn is_wanted(broker: &str) -> bool {
+    std::env::var("BENCH_ONLY").map_or(true, |only| only.split(',').any(|one| one == broker))
+}
+
+/// A broker of the bench's own, where it is wanted and can be had.
+fn broker<B>(name: &str, start: impl FnOnce() -> Result<B, Missing>) -> Option<B> {
+    is_wanted(name).then(|| skips::unless(&format!("bench outage, {name}"), start())).flatten()
+}
+
 pub fn run(effort: Effort, results: &mut Results) {
     let Some(mut stand) = skips::unless("bench outage", Stand::start(None)) else { return };
     results.fact("switch", stand.version());
-    if let Some(broker) = skips::unless("bench outage, rabbitmq", RabbitMq::start()) {
+    if let Some(broker) = broker("rabbitmq", RabbitMq::start) {
         results.fact("rabbitmq", broker.version());
         let mut client = PlainAmqp::connect(broker.port());
         client.bound_queue("outage", "outage", &[]);
@@ -256,7 +271,7 @@ pub fn run(effort: Effort, results: &mut Results) {
         let sink = Sink { kind: "amqp", place, proxy: &proxy };
         measure(&mut stand, ("RabbitMQ", &sink), effort, results, || client.purge("outage"));
     }
-    if let Some(broker) = skips::unless("bench outage, kafka", Kafka::start()) {
+    if let Some(broker) = broker("kafka", Kafka::start) {
         results.fact("kafka", Kafka::version());
         broker.create_topic("outage", 1, &[]);
         let proxy = broker.proxy();

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 const CHANNEL: u16 = 1;
 const FRAME_END: u8 = 0xce;
 const FRAME_MAX: usize = 131_072;
+/// The longest that an answer may take: a broker that throws away millions of messages takes minutes.
+const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// A connection with one open channel.
 #[derive(Debug)]
@@ -96,7 +98,7 @@ impl PlainAmqp {
     pub fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("the broker listens");
         stream.set_nodelay(true).expect("a socket option");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket option");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         let mut client = Self { stream, received: Vec::new(), at: 0, published: 0 };
         client.write(b"AMQP\0\0\x09\x01");
         client.expect(10, 10);

@@ -16,6 +16,11 @@ impl Series {
     }
 
     /// Another figure made of each.
+    /// What was put in last.
+    pub fn last(&self) -> f64 {
+        self.0.last().copied().unwrap_or(f64::NAN)
+    }
+
     pub fn map(&self, of: impl Fn(f64) -> f64) -> Self {
         Self(self.0.iter().map(|value| of(*value)).collect())
     }

@@ -30,7 +30,8 @@ impl Kind {
     /// What a sink of this kind has in flight at most, here: the bound on what one incident may deliver twice.
     pub(crate) fn window(self) -> usize {
         match self {
-            Self::RabbitMq => 1024,
+            // As the module comes, and never more.
+            Self::RabbitMq => 4096,
             // The client library numbers what it sends, and the broker throws a repetition away.
             Self::Kafka => 0,
         }
@@ -273,8 +274,7 @@ impl Broker {
     pub(crate) fn parameters(&self, place: &str, port: u16) -> Vec<(String, String)> {
         let mut pairs = vec![self.server(Ipv4Addr::LOCALHOST, port)];
         match self {
-            Self::RabbitMq(..) => pairs
-                .extend([("exchange", place.to_owned()), ("confirm-window", "1024".to_owned())]),
+            Self::RabbitMq(..) => pairs.push(("exchange", place.to_owned())),
             Self::Kafka(..) => pairs.push(("topic", place.to_owned())),
         }
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

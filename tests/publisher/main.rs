@@ -48,6 +48,10 @@ const HOLDS: u8 = 6;
 const BLOCKS: u8 = 10;
 /// Acknowledges the last message alone, and is away.
 const ANSWERS_ONE: u8 = 11;
+/// Nacks the first message alone, then holds the others.
+const NACKS_FIRST: u8 = 12;
+/// Acknowledges the second and the third, then takes what comes.
+const ANSWERS_TWO: u8 = 13;
 /// Lets nobody in.
 const REFUSES: u8 = 7;
 /// Lets everybody in and refuses what is sent.
@@ -177,6 +181,17 @@ impl Sink for Broker {
         if self.does.load(Ordering::SeqCst) == ANSWERS_ONE {
             outcomes.push(Outcome::Delivered(self.last));
             self.does.store(AWAY, Ordering::SeqCst);
+            return Ok(());
+        }
+        let turns = |from, to| {
+            self.does.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        };
+        if turns(NACKS_FIRST, HOLDS) {
+            outcomes.push(Outcome::Nacked { tag: 0, reason: "not now".into() });
+            return Ok(());
+        }
+        if turns(ANSWERS_TWO, TAKES) {
+            outcomes.extend([1, 2].map(Outcome::Delivered));
             return Ok(());
         }
         if self.taken.is_empty() {

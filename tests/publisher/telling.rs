@@ -156,6 +156,37 @@ fn what_was_acknowledged_out_of_order_and_is_read_again_is_counted_again() {
 }
 
 #[test]
+fn what_is_in_flight_from_disk_is_not_read_again_for_what_was_nacked_in_front_of_it() {
+    let folder = Folder::new("nacked-in-front");
+    let bench = start_with(HOLDS, WIDE, Some(overflow(folder.path())), None);
+    let wait_on_disk = |count: u64| {
+        bench.until("some to be on disk", |status| {
+            status.spool.as_ref().is_some_and(|it| it.records == count)
+        });
+    };
+    bench.offer(Class::Normal, 1, 10);
+    bench.until("one in flight from memory", |status| status.in_flight == 1);
+    bench.pipeline.pause();
+    (2..=3).for_each(|number| bench.offer(Class::Normal, number, 10));
+    wait_on_disk(2);
+    bench.pipeline.resume();
+    bench.until("those in flight as well", |status| status.in_flight == 3);
+    bench.pipeline.pause();
+    bench.until("the pause", |status| status.state == SinkState::Paused);
+    bench.does.store(NACKS_FIRST, Ordering::SeqCst);
+    bench.until("the nack", |_| bench.does.load(Ordering::SeqCst) == HOLDS);
+    bench.offer(Class::Normal, 4, 10);
+    wait_on_disk(3);
+    bench.does.store(ANSWERS_TWO, Ordering::SeqCst);
+    bench.until("the answer", |status| status.account.delivered == 2);
+    bench.pipeline.resume();
+    let status = bench.until("the rest to be delivered", |status| is_done(status, 4));
+    assert_balanced(&status);
+    assert_eq!(*bench.order.lock().unwrap(), [1, 4]);
+    bench.stop();
+}
+
+#[test]
 fn a_pause_that_the_broker_asks_for_counts_while_it_lasts_and_ends_with_the_connection() {
     let folder = Folder::new("blocked");
     let bench = start_with(BLOCKS, WIDE, Some(overflow(folder.path())), None);

@@ -39,7 +39,8 @@ struct Shared {
     /// Bytes until the corruption; `u64::MAX` is never.
     corrupt: [AtomicU64; 2],
     connections: AtomicU64,
-    open: Mutex<Vec<TcpStream>>,
+    /// An end of each, and whether the connection was broken off.
+    open: Mutex<Vec<(TcpStream, Arc<AtomicBool>)>>,
     upstream: Mutex<(String, u16)>,
 }
 
@@ -119,7 +120,10 @@ impl Proxy {
 
     /// Ends what is open, by FIN or by RST.
     pub fn drop_connections(&self, reset: bool) {
-        for stream in self.shared.open.lock().unwrap().drain(..) {
+        let open: Vec<_> = self.shared.open.lock().unwrap().drain(..).collect();
+        open.iter().for_each(|(_, broken)| broken.store(true, Ordering::SeqCst));
+        self.shared.changed.notify_all();
+        for (stream, _) in open {
             if reset {
                 reset_on_close(&stream);
             }
@@ -171,52 +175,81 @@ fn connect(client: &TcpStream, shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
     let upstream = shared.upstream.lock().unwrap().clone();
     let Ok(server) = TcpStream::connect(upstream) else { return Vec::new() };
     let ends = [(client, &server), (&server, client)];
+    let broken = Arc::new(AtomicBool::new(false));
     let mut pumps = Vec::new();
     for (direction, (from, to)) in ends.into_iter().enumerate() {
         let (Ok(from), Ok(to), Ok(kept)) = (from.try_clone(), to.try_clone(), from.try_clone())
         else {
             continue;
         };
-        shared.open.lock().unwrap().push(kept);
-        let (under_way, arriving) = sync_channel(UNDER_WAY);
-        let with = Arc::clone(shared);
-        let run = move || pump(from, &under_way, direction, &with);
+        shared.open.lock().unwrap().push((kept, Arc::clone(&broken)));
+        let (shared, broken) = (Arc::clone(shared), Arc::clone(&broken));
+        let run = move || pump(from, to, direction, &broken, &shared);
         pumps.extend(Builder::new().name("proxy-pump".into()).spawn(run));
-        let with = Arc::clone(shared);
-        let run = move || arrive(&arriving, to, &with);
-        pumps.extend(Builder::new().name("proxy-way".into()).spawn(run));
     }
     pumps
 }
 
-/// Writes what is under way when it arrives.
-fn arrive(arriving: &Receiver<(Instant, Vec<u8>)>, mut to: TcpStream, shared: &Shared) {
-    drop(to.set_nodelay(true));
+/// A long way: what is under way, and the thread that waits for it to arrive.
+struct Line {
+    under_way: SyncSender<(Instant, Vec<u8>)>,
+    thread: JoinHandle<()>,
+}
+
+impl Line {
+    fn to(end: &TcpStream, broken: &Arc<AtomicBool>, shared: &Arc<Shared>) -> Option<Self> {
+        let end = end.try_clone().ok()?;
+        let (under_way, arriving) = sync_channel(UNDER_WAY);
+        let (broken, shared) = (Arc::clone(broken), Arc::clone(shared));
+        let run = move || arrive(&arriving, end, &broken, &shared);
+        let thread = Builder::new().name("proxy-way".into()).spawn(run).ok()?;
+        Some(Self { under_way, thread })
+    }
+
+    /// Waits until everything has arrived, or is lost with the connection.
+    fn end(self) {
+        drop(self.under_way);
+        drop(self.thread.join());
+    }
+}
+
+/// Writes what is under way when it arrives. What a connection that breaks has under way is lost.
+fn arrive(
+    arriving: &Receiver<(Instant, Vec<u8>)>,
+    mut to: TcpStream,
+    broken: &AtomicBool,
+    shared: &Shared,
+) {
     while let Ok((at, piece)) = arriving.recv() {
         let mut mode = shared.mode.lock().unwrap();
-        loop {
+        let is_over = loop {
             let left = at.saturating_duration_since(Instant::now());
-            if left.is_zero() || shared.stopping.load(Ordering::SeqCst) {
-                break;
+            if broken.load(Ordering::SeqCst) || shared.stopping.load(Ordering::SeqCst) {
+                break true;
+            }
+            if left.is_zero() {
+                break false;
             }
             mode = shared.changed.wait_timeout(mode, left).unwrap().0;
-        }
+        };
         drop(mode);
-        if to.write_all(&piece).is_err() {
-            break;
+        if is_over || to.write_all(&piece).is_err() {
+            return;
         }
     }
-    drop(to.shutdown(Shutdown::Write));
 }
 
 fn pump(
     mut from: TcpStream,
-    under_way: &SyncSender<(Instant, Vec<u8>)>,
+    mut to: TcpStream,
     direction: usize,
-    shared: &Shared,
+    broken: &Arc<AtomicBool>,
+    shared: &Arc<Shared>,
 ) {
     drop(from.set_nonblocking(false));
     drop(from.set_read_timeout(Some(POLL)));
+    drop(to.set_nodelay(true));
+    let mut line: Option<Line> = None;
     let mut buffer = [0; 16 * 1024];
     while !shared.stopping.load(Ordering::SeqCst) {
         let size = match from.read(&mut buffer) {
@@ -241,14 +274,22 @@ fn pump(
         if !hold(shared, length) {
             break;
         }
-        let way = match *shared.mode.lock().unwrap() {
-            Mode::Way(way) => way,
-            _ => Duration::ZERO,
+        let mode = *shared.mode.lock().unwrap();
+        let is_gone = if let Mode::Way(way) = mode {
+            line = line.or_else(|| Line::to(&to, broken, shared));
+            let sent = line.as_ref().map(|line| line.under_way.send((came + way, piece.to_vec())));
+            sent.is_none_or(|sent| sent.is_err())
+        } else {
+            // What is under way still comes first.
+            line.take().map(Line::end);
+            broken.load(Ordering::SeqCst) || to.write_all(piece).is_err()
         };
-        if under_way.send((came + way, piece.to_vec())).is_err() {
+        if is_gone {
             break;
         }
     }
+    line.take().map(Line::end);
+    drop(to.shutdown(Shutdown::Write));
 }
 
 /// Waits as the mode wants it; false when the proxy or the connection is to end.
