@@ -15,12 +15,12 @@ impl Series {
         self.0.push(value);
     }
 
-    /// Another figure made of each.
     /// What was put in last.
     pub fn last(&self) -> f64 {
         self.0.last().copied().unwrap_or(f64::NAN)
     }
 
+    /// Another figure made of each.
     pub fn map(&self, of: impl Fn(f64) -> f64) -> Self {
         Self(self.0.iter().map(|value| of(*value)).collect())
     }
