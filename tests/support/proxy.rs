@@ -121,7 +121,9 @@ impl Proxy {
     /// Ends what is open, by FIN or by RST.
     pub fn drop_connections(&self, reset: bool) {
         let open: Vec<_> = self.shared.open.lock().unwrap().drain(..).collect();
-        open.iter().for_each(|(_, broken)| broken.store(true, Ordering::SeqCst));
+        for (_, broken) in &open {
+            broken.store(true, Ordering::SeqCst);
+        }
         self.shared.changed.notify_all();
         for (stream, _) in open {
             if reset {
@@ -281,14 +283,18 @@ fn pump(
             sent.is_none_or(|sent| sent.is_err())
         } else {
             // What is under way still comes first.
-            line.take().map(Line::end);
+            if let Some(line) = line.take() {
+                line.end();
+            }
             broken.load(Ordering::SeqCst) || to.write_all(piece).is_err()
         };
         if is_gone {
             break;
         }
     }
-    line.take().map(Line::end);
+    if let Some(line) = line {
+        line.end();
+    }
     drop(to.shutdown(Shutdown::Write));
 }
 
