@@ -251,7 +251,8 @@ impl Publisher {
         let gap = Gap::dead(Arc::clone(&boot), item.stamp.seq, item.record.kind());
         front.push_back(gap.into_item(&settings.names, &settings.name));
         if let Some(dead_letters) = &settings.dead_letters {
-            // What is read and encoded here is somebody else's: a fault over it must not take the message along.
+            // What is read and encoded here is somebody else's. A fault over it costs the letter, and neither the account, which has
+            // the message as dead, nor those behind it.
             let made = panic::catch_unwind(AssertUnwindSafe(|| {
                 self.index.read(&item.record);
                 let message = Outgoing {
