@@ -47,8 +47,9 @@
 //! | layer | imports | `unsafe` | what it is |
 //! | --- | --- | --- | --- |
 //! | `ffi` | – | yes | FreeSWITCH's C interface, generated |
+//! | `memory` | – | no | how a thread of ours waits for memory |
 //! | `event` | – | no | an event, owned and inert; which ones a sink wants |
-//! | `switch` | `ffi`, `event` | yes | what FreeSWITCH lets us do, safely |
+//! | `switch` | `ffi`, `memory`, `event` | yes | what FreeSWITCH lets us do, safely |
 //! | `config` | `event` | no | from the text of a configuration to settings that are valid |
 //! | `queue` | `event` | no | what dispatch threads and a publisher share |
 //! | `spool` | – | no | records on disk |
@@ -57,7 +58,7 @@
 //! | `dead` | `event`, `codec`, `lines` | no | messages that a broker rejects, kept |
 //! | `sink` | `event`, `config`, `codec` | no | where messages go |
 //! | `calls` | `event`, `codec`, `lines`, `sink` | no | the live calls, for those that a crash ended |
-//! | `pipeline` | `event`, `config`, `queue`, `spool`, `codec`, `dead`, `sink` | no | one sink's publisher |
+//! | `pipeline` | `memory`, `event`, `config`, `queue`, `spool`, `codec`, `dead`, `sink` | no | one sink's publisher |
 //! | `module` | all above but `ffi` | no | the owner of everything |
 //! | `abi` | `ffi`, `switch`, `module` | yes | the one exported symbol |
 //!
@@ -77,12 +78,17 @@ pub mod config;
 pub mod dead;
 pub mod event;
 pub mod lines;
+pub mod memory;
 pub mod pipeline;
 pub mod queue;
 pub mod sink;
 pub mod spool;
 #[cfg(feature = "switch")]
 pub mod switch;
+
+#[cfg(feature = "switch")]
+#[global_allocator]
+static ALLOCATOR: switch::memory::Patient = switch::memory::Patient;
 
 #[cfg(feature = "switch")]
 mod abi;

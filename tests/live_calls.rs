@@ -17,7 +17,7 @@ use mod_rustbridge::codec::Outgoing;
 use mod_rustbridge::config::delivery::{ClassConfig, ReconnectConfig, WhenFull};
 use mod_rustbridge::event::selection::Selection;
 use mod_rustbridge::event::{Class, EventNames, Record};
-use mod_rustbridge::pipeline::{Pipeline, Settings, Target};
+use mod_rustbridge::pipeline::{LATENCY_BELIEVED, Pipeline, Settings, Target};
 use mod_rustbridge::queue::{Limits, Pool, Ring};
 use mod_rustbridge::sink::{Interrupt, Outcome, Sink, SinkError};
 
@@ -92,6 +92,7 @@ fn start(name: &str, make: impl FnOnce(Arc<Interrupt>) -> Box<dyn Sink>) -> (Pip
             return_to_primary: Duration::ZERO,
         },
         open_timeout: PATIENCE,
+        latency_believed: LATENCY_BELIEVED,
         when_full: WhenFull::DropNewest,
         max_attempts: 3,
         store: None,
@@ -99,6 +100,7 @@ fn start(name: &str, make: impl FnOnce(Arc<Interrupt>) -> Box<dyn Sink>) -> (Pip
         dead_letter_destination: None,
         stream_file: None,
         prepare: || {},
+        set_patience: |_| false,
     };
     let pool = Arc::new(Pool::new(64, 8, 4096));
     let pipeline = Pipeline::start(settings, Arc::clone(&ring), pool, None, make).unwrap();

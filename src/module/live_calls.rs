@@ -12,10 +12,10 @@ use crate::config::Config;
 use crate::config::delivery::{ClassConfig, Fsync, ReconnectConfig, WhenFull};
 use crate::event::selection::Selection;
 use crate::event::{Class, Record};
-use crate::pipeline::{Background, Pipeline, Settings, SpawnError, Target};
+use crate::pipeline::{Background, LATENCY_BELIEVED, Pipeline, Settings, SpawnError, Target};
 use crate::queue::{Limits, Pool, Ring};
 use crate::sink::Interrupt;
-use crate::switch::{Core, thread};
+use crate::switch::{Core, memory, thread};
 
 /// A name that no sink can have.
 const NAME: &str = ":live-calls";
@@ -87,6 +87,7 @@ impl LiveCalls {
                 return_to_primary: Duration::ZERO,
             },
             open_timeout: second,
+            latency_believed: LATENCY_BELIEVED,
             when_full: WhenFull::DropNewest,
             max_attempts: 1,
             store: None,
@@ -94,6 +95,7 @@ impl LiveCalls {
             dead_letter_destination: None,
             stream_file: None,
             prepare: thread::settle,
+            set_patience: memory::set_patience,
         };
         let kept = Arc::clone(&table);
         let pipeline = Pipeline::start(

@@ -12,11 +12,13 @@ use crate::config::delivery::{Fsync, SpoolMode, WhenFull};
 use crate::config::{Config, SinkConfig, SinkKind};
 use crate::dead::DeadLetters;
 use crate::event::Class;
-use crate::pipeline::{Dispatch, Pipeline, Retired, Settings, SinkStatus, StoreSettings, Target};
+use crate::pipeline::{
+    Dispatch, LATENCY_BELIEVED, Pipeline, Retired, Settings, SinkStatus, StoreSettings, Target,
+};
 use crate::queue::{Account, Limits, Pool, Ring};
 use crate::sink::{Interrupt, Sink};
 use crate::spool::SpoolConfig;
-use crate::switch::{Core, Directory, thread};
+use crate::switch::{Core, Directory, memory, thread};
 
 /// How long a sink that a reload replaces may take to deliver what it has.
 const SUCCESSION: Duration = Duration::from_secs(5);
@@ -143,6 +145,7 @@ impl SinkSet {
             linger: config.linger,
             reconnect: config.reconnect.clone(),
             open_timeout: open_timeout(&config.kind),
+            latency_believed: LATENCY_BELIEVED,
             when_full: config.queue.when_full,
             max_attempts: config.dead_letters.max_attempts,
             store: store_settings(&config, &storage),
@@ -150,6 +153,7 @@ impl SinkSet {
             dead_letter_destination: config.dead_letters.exchange_or_topic.clone(),
             stream_file: Some(storage.join("streams").join(&config.name)),
             prepare: thread::settle,
+            set_patience: memory::set_patience,
         };
         let node = Arc::clone(&self.node);
         let made = config.clone();

@@ -77,7 +77,9 @@ impl Publisher {
         self.take_back();
         // What is left at a stop goes as fast as it may: no time to learn.
         self.reach = match self.link.up() {
-            Some(sink) if self.stop.is_none() => Reach::new(sink.reserve(), Instant::now()),
+            Some(sink) if self.stop.is_none() => {
+                Reach::new(sink.reserve(), self.settings.latency_believed, Instant::now())
+            }
             _ => Reach::default(),
         };
         if !self.doubted {

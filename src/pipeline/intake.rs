@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::codec::{RecentIds, Stamp, number};
 use crate::config::delivery::WhenFull;
 use crate::event::{Class, Record};
+use crate::memory;
 use crate::pipeline::gap::Gap;
 use crate::pipeline::item::{Item, Origin};
 use crate::pipeline::publisher::Publisher;
@@ -84,14 +85,16 @@ impl Publisher {
 
     /// A record's buffer has room for a larger event. Where many wait, that is most of the memory.
     fn pack(&mut self, record: Arc<Record>) -> Arc<Record> {
-        match record.packed() {
+        let set_patience = self.settings.set_patience;
+        match memory::without_waiting(set_patience, || record.packed()) {
             Some(packed) => {
                 self.packed += packed.capacity();
                 if self.packed >= STRIDE / 2 {
                     self.packed = 0;
                     let mut ahead = Vec::<u8>::new();
                     // Only to have it: without memory there is nothing to have.
-                    drop(ahead.try_reserve_exact(STRIDE));
+                    let had = || ahead.try_reserve_exact(STRIDE);
+                    drop(memory::without_waiting(set_patience, had));
                     drop(hint::black_box(ahead));
                 }
                 self.pool.release(record);

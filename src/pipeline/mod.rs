@@ -35,6 +35,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 pub use dispatch::{Dispatch, PublishError, Target};
 pub use latency::LatencyView;
 pub use publisher::Settings;
+pub use reach::LATENCY_BELIEVED;
 pub use status::{SinkState, SinkStatus, SpoolStatus, StatusBoard};
 pub use store::StoreSettings;
 pub use succession::Leftover;

@@ -19,6 +19,7 @@ use crate::codec::RecentIds;
 use crate::config::delivery::{ReconnectConfig, SpoolMode, WhenFull};
 use crate::dead::DeadLetters;
 use crate::event::{EventNames, Index};
+use crate::memory::{self, SetPatience};
 use crate::pipeline::backoff::{Backoff, seed};
 use crate::pipeline::connection::Told;
 use crate::pipeline::gap::{Gap, Losses};
@@ -56,6 +57,9 @@ pub struct Settings {
     pub reconnect: ReconnectConfig,
     /// How long one attempt to connect may take.
     pub open_timeout: Duration,
+    /// How long the least latency of a connection is believed before the way is looked at again
+    /// ([`LATENCY_BELIEVED`](super::LATENCY_BELIEVED)).
+    pub latency_believed: Duration,
     /// Which events give way when memory is full.
     pub when_full: WhenFull,
     /// How often a message is tried that the broker would not have.
@@ -70,6 +74,8 @@ pub struct Settings {
     pub stream_file: Option<PathBuf>,
     /// What the thread does first.
     pub prepare: Prepare,
+    /// Whether it waits for memory.
+    pub set_patience: SetPatience,
 }
 
 /// What the thread owns from its start.
@@ -283,9 +289,13 @@ impl Publisher {
         self.reach.sent(self.window.traffic(), is_full, Instant::now());
         self.wait(if more { Duration::ZERO } else { self.settings.linger });
         self.settle();
-        self.reach.settled(self.window.traffic(), Instant::now());
+        if self.reach.settled(self.window.traffic(), Instant::now()) {
+            self.board.looked();
+        }
         self.close_graves();
-        self.pool.top_up();
+        // Without memory it goes on delivering what it has: that gives some back.
+        let set_patience = self.settings.set_patience;
+        self.pool.top_up_by(|bytes| memory::without_waiting(set_patience, || Pool::fresh(bytes)));
         self.post();
         self.stop.is_none_or(|deadline| !self.is_done(deadline))
     }

@@ -17,7 +17,7 @@ const PERIOD: Duration = Duration::from_millis(250);
 /// Periods of which the best counts: a broker that pauses for a moment is not slow for it.
 const PERIODS: usize = 4;
 /// How long a least latency is believed, at least; twice as long at most.
-const BELIEVED: Duration = Duration::from_secs(60);
+pub const LATENCY_BELIEVED: Duration = Duration::from_secs(60);
 
 /// Tags of messages in flight at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Traffic {
 #[derive(Debug)]
 pub(super) struct Reach {
     reserve: usize,
+    /// How long a least latency is believed.
+    believed: Duration,
     limit: usize,
     /// A message under way, and since when.
     mark: Option<(u64, Instant)>,
@@ -58,15 +60,16 @@ pub(super) struct Reach {
 impl Default for Reach {
     /// Bounds nothing.
     fn default() -> Self {
-        Self::new(usize::MAX, Instant::now())
+        Self::new(usize::MAX, LATENCY_BELIEVED, Instant::now())
     }
 }
 
 impl Reach {
-    /// For a broker that needs `reserve` messages next door.
-    pub(super) fn new(reserve: usize, now: Instant) -> Self {
+    /// For a broker that needs `reserve` messages next door. A latency is `believed` so long.
+    pub(super) fn new(reserve: usize, believed: Duration, now: Instant) -> Self {
         Self {
             reserve,
+            believed,
             limit: reserve,
             mark: None,
             least: None,
@@ -105,12 +108,14 @@ impl Reach {
         }
     }
 
-    /// Learns from what was settled since.
-    pub(super) fn settled(&mut self, traffic: Traffic, now: Instant) {
+    /// Learns from what was settled since. True when that ended a look at the way alone.
+    pub(super) fn settled(&mut self, traffic: Traffic, now: Instant) -> bool {
         if self.reserve == usize::MAX {
-            return;
+            return false;
         }
+        let mut has_looked = false;
         if let Some((_, at)) = self.mark.take_if(|(tag, _)| *tag < traffic.unsettled) {
+            has_looked = self.is_probing;
             self.note_time(traffic, now.saturating_duration_since(at), now);
         }
         // Over a way of seconds a period has to hold what comes back from it.
@@ -120,7 +125,7 @@ impl Reach {
             self.note_rate(traffic, took);
             self.begin(traffic, now);
         }
-        if now.saturating_duration_since(self.believed_since) >= BELIEVED && !self.is_probing {
+        if now.saturating_duration_since(self.believed_since) >= self.believed && !self.is_probing {
             if self.was_always_full {
                 self.is_probing = true;
                 self.mark = None;
@@ -129,6 +134,7 @@ impl Reach {
                 self.believe_from(now);
             }
         }
+        has_looked
     }
 
     /// The latency of the way itself, as far as it is known.
@@ -210,7 +216,7 @@ mod tests {
         fn new() -> Self {
             let now = Instant::now();
             Self {
-                reach: Reach::new(RESERVE, now),
+                reach: Reach::new(RESERVE, LATENCY_BELIEVED, now),
                 now,
                 next: 0,
                 unsettled: 0,
@@ -333,13 +339,20 @@ mod tests {
     #[test]
     fn a_broker_that_confirms_nothing_changes_nothing() {
         let now = Instant::now();
-        let mut reach = Reach::new(RESERVE, now);
+        let mut reach = Reach::new(RESERVE, LATENCY_BELIEVED, now);
+        let at = |second| now + Duration::from_secs(second);
         for second in 0..600 {
             let traffic = Traffic { unsettled: 0, next: 1024 };
-            reach.sent(traffic, true, now + Duration::from_secs(second));
-            reach.settled(traffic, now + Duration::from_secs(second));
+            reach.sent(traffic, true, at(second));
+            reach.settled(traffic, at(second));
+            // From the first minute on it is asked to run empty, and does not.
+            assert_eq!(reach.limit(), if second < 60 { RESERVE } else { 1 }, "{second}");
         }
-        // One that is asked to run empty, and does not.
-        assert!(reach.limit() == 1 || reach.limit() == RESERVE, "{}", reach.limit());
+        // When it does at last, one message goes alone, and the window is what it was.
+        assert!(!reach.settled(Traffic { unsettled: 1024, next: 1024 }, at(600)));
+        assert_eq!(reach.limit(), 1);
+        reach.sent(Traffic { unsettled: 1024, next: 1025 }, true, at(600));
+        assert!(reach.settled(Traffic { unsettled: 1025, next: 1025 }, at(601)));
+        assert_eq!(reach.limit(), RESERVE);
     }
 }

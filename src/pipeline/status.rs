@@ -72,6 +72,8 @@ pub struct SinkStatus {
     pub in_flight: u64,
     /// How many may be at this moment: none without a connection.
     pub window: u64,
+    /// How often it was let run empty for a look at the way to the broker.
+    pub window_looks: u64,
     /// Connections lost since the sink started.
     pub reconnects: u64,
     /// Time the broker asked us to pause, in all.
@@ -119,6 +121,7 @@ pub struct StatusBoard {
     slow: Mutex<Slow>,
     in_flight: AtomicU64,
     window: AtomicU64,
+    window_looks: AtomicU64,
     spooled: AtomicU64,
     reconnects: AtomicU64,
     panics: AtomicU64,
@@ -156,6 +159,7 @@ impl StatusBoard {
             }),
             in_flight: AtomicU64::new(0),
             window: AtomicU64::new(0),
+            window_looks: AtomicU64::new(0),
             spooled: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
             panics: AtomicU64::new(0),
@@ -210,6 +214,10 @@ impl StatusBoard {
         for (gauge, value) in [(&self.in_flight, count), (&self.window, window)] {
             gauge.store(u64::try_from(value).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
+    }
+
+    pub(super) fn looked(&self) {
+        self.window_looks.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn spooled(&self, count: u64) {
@@ -274,6 +282,7 @@ impl StatusBoard {
             memory_bytes: bytes,
             in_flight: self.in_flight.load(Ordering::Relaxed),
             window: self.window.load(Ordering::Relaxed),
+            window_looks: self.window_looks.load(Ordering::Relaxed),
             reconnects: self.reconnects.load(Ordering::Relaxed),
             blocked: slow.blocked
                 + slow.blocked_since.map_or(Duration::ZERO, |since| since.elapsed()),

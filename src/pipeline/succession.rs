@@ -214,6 +214,7 @@ mod tests {
     use crate::codec::Stamp;
     use crate::config::delivery::{ReconnectConfig, WhenFull};
     use crate::event::{Class, EventNames, Record};
+    use crate::pipeline::LATENCY_BELIEVED;
     use crate::pipeline::item::Origin;
     use crate::pipeline::publisher::Parts;
     use crate::pipeline::status::StatusBoard;
@@ -262,6 +263,7 @@ mod tests {
                 return_to_primary: Duration::ZERO,
             },
             open_timeout: wait,
+            latency_believed: LATENCY_BELIEVED,
             when_full: WhenFull::DropNewest,
             max_attempts: 1,
             store: None,
@@ -269,6 +271,7 @@ mod tests {
             dead_letter_destination: None,
             stream_file: None,
             prepare: || {},
+            set_patience: |_| false,
         }
     }
 

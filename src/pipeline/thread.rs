@@ -5,6 +5,8 @@ use std::io;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::memory;
+
 /// What every thread of ours does first; from the FreeSWITCH side: back to normal scheduling.
 pub type Prepare = fn();
 
@@ -37,12 +39,17 @@ const NAME_MAX: usize = 15;
 /// Stack of our threads: far more than they use, since librdkafka and TLS run on them too.
 const STACK: usize = 1 << 20;
 
+/// More than the standard library takes for a thread.
+const OWN_BYTES: usize = 64 * 1024;
+
 /// Starts a thread. The only place in the module that does.
 pub(super) fn spawn(
     name: &str,
     prepare: Prepare,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<Owned, SpawnError> {
+    // The standard library allocates a thread's own things past our allocator.
+    memory::expect(OWN_BYTES).map_err(|_| SpawnError(io::ErrorKind::OutOfMemory.into()))?;
     let name: String = name.chars().filter(char::is_ascii).take(NAME_MAX).collect();
     let handle = std::thread::Builder::new()
         .name(name.clone())

@@ -113,7 +113,8 @@ impl Pool {
     }
 
     /// An empty record whose memory is there; none when the system has none left.
-    fn fresh(record_bytes: usize) -> Option<Record> {
+    /// A record of so many bytes that its memory is there for, or none.
+    pub fn fresh(record_bytes: usize) -> Option<Record> {
         let mut record = Record::try_with_capacity(record_bytes)?;
         record.touch();
         Some(record)
@@ -133,12 +134,18 @@ impl Pool {
     /// become so: else each would have to grow once, in a callback. For publisher threads, once
     /// per round.
     pub fn top_up(&self) {
+        self.top_up_by(Self::fresh);
+    }
+
+    /// The same with records from `fresh`, which is told how many bytes each is to hold.
+    pub fn top_up_by(&self, fresh: impl Fn(usize) -> Option<Record>) {
         let record_bytes = self.record_bytes.load(Ordering::Relaxed);
+        let fresh = || fresh(record_bytes);
         if self.all_hold.load(Ordering::Relaxed) < record_bytes {
             let mut count = ENLARGE;
             let mut is_done = true;
             for shelf in self.near.iter().chain(&self.far) {
-                is_done &= shelf.enlarge(record_bytes, &mut count, || Self::fresh(record_bytes));
+                is_done &= shelf.enlarge(record_bytes, &mut count, fresh);
             }
             if is_done {
                 self.all_hold.fetch_max(record_bytes, Ordering::Relaxed);
@@ -146,7 +153,7 @@ impl Pool {
         }
         for _ in self.ready()..self.reserve {
             // Without memory the reserve stays smaller.
-            let Some(record) = Self::fresh(record_bytes) else { break };
+            let Some(record) = fresh() else { break };
             if !self.give(Arc::new(record)) {
                 break;
             }

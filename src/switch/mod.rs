@@ -18,6 +18,7 @@ mod event;
 mod guard;
 mod interface;
 mod log;
+pub mod memory;
 mod subscription;
 mod text;
 pub mod thread;

@@ -4,12 +4,15 @@
 use std::mem::MaybeUninit;
 use std::ptr;
 
+use super::memory;
+
 /// To be called first on every thread of ours.
 ///
 /// A thread inherits the scheduling of the one that started it, which may be real-time
 /// (`freeswitch -rp`, or a unit file): a publisher must never compete with media. And FreeSWITCH's
-/// signal handlers are for FreeSWITCH's threads.
+/// signal handlers are for FreeSWITCH's threads. And it may wait for memory, which they must not.
 pub fn settle() {
+    memory::be_patient();
     let normal = libc::sched_param { sched_priority: 0 };
     // SAFETY: reads one struct; thread 0 is the calling one. Lowering needs no privilege.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const normal) };

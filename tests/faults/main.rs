@@ -78,6 +78,7 @@ rows! {
         f24_faults_in_any_order_cost_nothing = crate::mixture::faults_in_any_order;
     rabbitmq:
         f23_without_memory_what_is_not_copied_is_counted_and_the_switch_goes_on = crate::strain::without_memory,
+        f23_a_publisher_without_memory_waits_for_it = crate::strain::scarce_memory,
         f01_a_broker_killed_again_and_again_costs_nothing = crate::outage::killed_again_and_again,
         f01_the_first_broker_is_returned_to_while_events_flow = crate::outage::first_returned_to,
         f02_events_of_an_outage_wait_on_disk_and_arrive = crate::outage::away_with_spool,

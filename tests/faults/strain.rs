@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Builder;
 
-use crate::bench::{Row, assert_balanced, dropped, is_large, size};
+use crate::bench::{LIMIT, Row, assert_balanced, dropped, is_large, size};
 use crate::broker::{self, Kind};
 use crate::outage::first_ten;
 use crate::stream::streams;
@@ -17,6 +17,7 @@ use crate::support::oracle;
 use crate::support::process::Leashed;
 use crate::support::skips;
 use crate::support::switch::Load;
+use crate::support::wait_until;
 
 /// F20. Every kind of hostile event there is, again and again: what arrives is sound JSON, what does not is counted and
 /// told, and the events around them are not harmed.
@@ -168,6 +169,52 @@ pub(crate) fn without_memory(row: &mut Row<'_>) {
     let resent = row.resent_max();
     let (_, stream) = row.judge(&[first_ten(), without, behind], lost, resent);
     assert_eq!(stream.reasons.get("no-memory"), Some(&lost), "{:?}", stream.reasons);
+}
+
+/// F23. Allocations of the publisher, of the thread that connects and of the one that syncs fail, now and then, also while the
+/// broker goes and comes back, and then all of them for a while: they are waited for, and nothing is lost for it.
+pub(crate) fn scarce_memory(row: &mut Row<'_>) {
+    let folder = Folder::new("scarce");
+    let path = folder.write("scarce", [0_u8; 16]);
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let fail_every = |n: u64| file.write_all_at(&n.to_ne_bytes(), 0).unwrap();
+    let failed = || {
+        let mut count = [0; 8];
+        file.read_exact_at(&mut count, 8).unwrap();
+        u64::from_ne_bytes(count)
+    };
+    row.host_with(HostOptions { scarce: Some(path), ..HostOptions::default() });
+    row.begin(&[]);
+    let mut sent = vec![first_ten()];
+    let count = size(500, 20_000);
+    for every in [2, 3, 7] {
+        fail_every(every);
+        let before = failed();
+        sent.push(row.deliver(count));
+        row.broker.kill();
+        row.wait_loss();
+        sent.push(row.deliver(count));
+        row.broker.start_again();
+        row.wait_all_delivered();
+        assert!(failed() > before + 100, "{} failed of each {every}", failed() - before);
+    }
+    // None at all, with a broker that has to be connected to anew. Nothing is asked of the module meanwhile.
+    row.broker.kill();
+    row.wait_loss();
+    let before = failed();
+    fail_every(1);
+    sent.push(row.deliver(count));
+    wait_until(LIMIT, "allocations that fail again and again", || failed() > before + 20);
+    fail_every(0);
+    row.broker.start_again();
+    let sink = row.wait_all_delivered();
+    assert_balanced(&sink);
+    assert_eq!(dropped(&sink), 0, "{sink:#}");
+    let status = row.host.json("rustbridge status json");
+    assert_eq!(status["module"]["faults"], 0, "{status:#}");
+    assert!(status["module"]["memory_waits"].as_u64() > Some(0), "{status:#}");
+    let resent = row.resent_max();
+    row.judge(&sent, 0, resent);
 }
 
 /// Bytes of address space that a process has in use.

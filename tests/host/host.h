@@ -112,6 +112,10 @@ long host_number(const char *arguments, const char *name, long otherwise);
 /* measure.c */
 struct alloc_counts { uint64_t allocations, frees, bytes; };
 struct alloc_counts measure_allocations(void);
+
+/* Whether an allocation by this caller fails, as the test wants it. */
+bool scarce_fails(const void *caller, size_t size);
+void scarce_given_back(void *memory);
 void measure_syscalls(char *arguments, struct reply *reply);
 void measure_summary(uint32_t *nanoseconds, size_t count, char *line, size_t size);
 

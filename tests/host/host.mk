@@ -3,7 +3,7 @@
 # The host, its probe and the generator module, into $(TARGET)/host. Included by the Makefile at the top.
 
 HOST_DIR := $(TARGET)/host
-HOST_FILES := core event xml module generate measure main
+HOST_FILES := core event xml module generate measure scarce main
 HOST_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Wno-unused-parameter $(shell tests/host/include-dirs.sh $(HOST_DIR)/include | sed 's/-I/-isystem /g')
 
 .PHONY: host

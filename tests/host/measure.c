@@ -33,19 +33,25 @@ static void count(size_t size)
 	__atomic_add_fetch(&bytes, size, __ATOMIC_RELAXED);
 }
 
-void *malloc(size_t size) { count(size); return __libc_malloc(size); }
-void *calloc(size_t n, size_t size) { count(n * size); return __libc_calloc(n, size); }
-void *realloc(void *old, size_t size) { count(size); return __libc_realloc(old, size); }
-void *memalign(size_t alignment, size_t size) { count(size); return __libc_memalign(alignment, size); }
-void *aligned_alloc(size_t alignment, size_t size) { count(size); return __libc_memalign(alignment, size); }
+#define FAILS(size) scarce_fails(__builtin_return_address(0), size)
+
+void *malloc(size_t size) { count(size); return FAILS(size) ? NULL : __libc_malloc(size); }
+void *calloc(size_t n, size_t size) { count(n * size); return FAILS(n * size) ? NULL : __libc_calloc(n, size); }
+void *realloc(void *old, size_t size) { count(size); return FAILS(size) ? NULL : __libc_realloc(old, size); }
+void *memalign(size_t alignment, size_t size) { count(size); return FAILS(size) ? NULL : __libc_memalign(alignment, size); }
+void *aligned_alloc(size_t alignment, size_t size) { count(size); return FAILS(size) ? NULL : __libc_memalign(alignment, size); }
 int posix_memalign(void **out, size_t alignment, size_t size)
 {
 	count(size);
-	return (*out = __libc_memalign(alignment, size)) ? 0 : ENOMEM;
+	void *memory = FAILS(size) ? NULL : __libc_memalign(alignment, size);
+	if (!memory) return ENOMEM;
+	*out = memory;
+	return 0;
 }
 void free(void *memory)
 {
 	if (host_in_handler && memory) __atomic_add_fetch(&frees, 1, __ATOMIC_RELAXED);
+	scarce_given_back(memory);
 	__libc_free(memory);
 }
 

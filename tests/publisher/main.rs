@@ -11,6 +11,7 @@
 
 #[path = "../support/folder.rs"]
 mod folder;
+mod looking;
 mod returning;
 mod telling;
 
@@ -27,7 +28,9 @@ use mod_rustbridge::codec::Outgoing;
 use mod_rustbridge::config::delivery::{ReconnectConfig, SpoolMode, WhenFull};
 use mod_rustbridge::dead::{DeadLetters, Which};
 use mod_rustbridge::event::{Class, EventNames, Record};
-use mod_rustbridge::pipeline::{Pipeline, Settings, SinkState, SinkStatus, StoreSettings};
+use mod_rustbridge::pipeline::{
+    LATENCY_BELIEVED, Pipeline, Settings, SinkState, SinkStatus, StoreSettings,
+};
 use mod_rustbridge::queue::{DropReason, Lane, Limits, Pool, Ring};
 use mod_rustbridge::sink::{Interrupt, Outcome, Sink, SinkError};
 use mod_rustbridge::spool::{Disk, Fsync, Spool, SpoolConfig};
@@ -58,6 +61,9 @@ const REFUSES: u8 = 7;
 const REFUSES_MESSAGES: u8 = 8;
 /// Acknowledges what came before the last message; that one when no other has come for a while.
 const LAGS: u8 = 9;
+
+/// How many messages the broker takes without an answer.
+const WINDOW: usize = 64;
 
 /// What the log was told.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -132,7 +138,11 @@ impl Sink for Broker {
     }
 
     fn window(&self) -> usize {
-        64
+        WINDOW
+    }
+
+    fn reserve(&self) -> usize {
+        WINDOW
     }
 
     fn send(&mut self, tag: u64, message: &Outgoing<'_>) -> Result<(), SinkError> {
@@ -178,6 +188,7 @@ impl Sink for Broker {
             self.interrupt.wait(budget);
             return Ok(());
         }
+        self.blocked = None;
         if self.does.load(Ordering::SeqCst) == ANSWERS_ONE {
             outcomes.push(Outcome::Delivered(self.last));
             self.does.store(AWAY, Ordering::SeqCst);
@@ -320,6 +331,7 @@ fn start_as(
             return_to_primary: Duration::ZERO,
         },
         open_timeout: PATIENCE,
+        latency_believed: LATENCY_BELIEVED,
         when_full,
         max_attempts: 3,
         store,
@@ -327,6 +339,7 @@ fn start_as(
         dead_letter_destination: None,
         stream_file: None,
         prepare: || {},
+        set_patience: |_| false,
     };
     change(&mut settings);
     let does = Arc::new(AtomicU8::new(does));

@@ -28,6 +28,8 @@ pub struct HostOptions {
     pub under: Vec<String>,
     /// A file of eight bytes: by how many seconds its wall clock is ahead (`tests/host/clock.c`).
     pub clock: Option<PathBuf>,
+    /// A file of sixteen bytes: which allocations of the module fail, and how many did (`tests/host/scarce.c`).
+    pub scarce: Option<PathBuf>,
 }
 
 impl Default for HostOptions {
@@ -40,6 +42,7 @@ impl Default for HostOptions {
             module_name: "mod_rustbridge",
             under: Vec::new(),
             clock: None,
+            scarce: None,
         }
     }
 }
@@ -300,6 +303,9 @@ impl Switch for Host {
         };
         if let Some(file) = &self.options.clock {
             command.env("LD_PRELOAD", host_folder().join("clock.so")).env("RUSTBRIDGE_CLOCK", file);
+        }
+        if let Some(file) = &self.options.scarce {
+            command.env("RUSTBRIDGE_SCARCE", file);
         }
         let mut child = command
             .args([Path::new("--conf"), &folder("conf"), Path::new("--mod"), &folder("mod")])

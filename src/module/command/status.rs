@@ -12,6 +12,7 @@ use super::table;
 use crate::config::choice::Choice as _;
 use crate::event::EventKind;
 use crate::event::selection::Coverage;
+use crate::memory;
 use crate::pipeline::{LatencyView, SinkStatus, SpoolStatus};
 use crate::queue::DropReason;
 
@@ -62,6 +63,7 @@ fn module_json(module: &Module) -> Value {
         "since_ms": millis(module.since),
         "faults": module.handler.panics(),
         "pool_misses": module.pool.misses(),
+        "memory_waits": memory::waits(),
         "not_registered": missing,
         "live_calls": live_calls,
     })
@@ -89,6 +91,7 @@ fn sink_json(status: &SinkStatus) -> Value {
         "memory_bytes": status.memory_bytes,
         "in_flight": status.in_flight,
         "window": status.window,
+        "window_looks": status.window_looks,
         "gaps": account.gaps,
         "resent": account.resent,
         "reconnects": status.reconnects,
