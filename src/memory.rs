@@ -22,7 +22,7 @@ static WAITS: AtomicU64 = AtomicU64::new(0);
 /// Says whether the calling thread waits from now on, and tells whether it did. The allocator knows how.
 pub type SetPatience = fn(bool) -> bool;
 
-/// How many allocations of this process were waited for. From any thread.
+/// How many allocations were waited for since the library was opened. From any thread.
 pub fn waits() -> u64 {
     WAITS.load(Ordering::Relaxed)
 }

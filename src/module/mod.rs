@@ -2,8 +2,9 @@
 //! Where the two sides meet: what FreeSWITCH calls, and the sinks behind it.
 //!
 //! [`Bridge`] is what the exported symbol runs. Everything there is belongs to one [`Module`],
-//! which `load` puts into the one slot and `shutdown` takes out again; nothing else is static,
-//! since the library stays mapped from one load to the next.
+//! which `load` puts into the one slot and `shutdown` takes out again; nothing else of ours is static,
+//! since the library stays mapped from one load to the next. But the allocator is the process's: which
+//! threads may wait for memory, and how often one did, it keeps from load to load.
 
 mod command;
 mod handler;

@@ -202,10 +202,12 @@ impl StatusBoard {
 
     /// Posts an error. True when it is another one than the last.
     pub(super) fn error(&self, words: &str) -> bool {
+        // Memory may have to be waited for, and nobody is to wait for that at the lock.
+        let words = words.to_owned();
         let mut slow = self.slow();
-        let news = slow.last_error.as_deref() != Some(words);
+        let news = slow.last_error.as_ref() != Some(&words);
         if news {
-            slow.last_error = Some(words.to_owned());
+            slow.last_error = Some(words);
         }
         news
     }

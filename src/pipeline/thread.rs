@@ -48,7 +48,8 @@ pub(super) fn spawn(
     prepare: Prepare,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<Owned, SpawnError> {
-    // The standard library allocates a thread's own things past our allocator.
+    // The standard library allocates a thread's own things past our allocator, which ends the process where it cannot: there
+    // should be memory when it does.
     memory::expect(OWN_BYTES).map_err(|_| SpawnError(io::ErrorKind::OutOfMemory.into()))?;
     let name: String = name.chars().filter(char::is_ascii).take(NAME_MAX).collect();
     let handle = std::thread::Builder::new()

@@ -112,8 +112,7 @@ impl Pool {
         }
     }
 
-    /// An empty record whose memory is there; none when the system has none left.
-    /// A record of so many bytes that its memory is there for, or none.
+    /// An empty record of so many bytes whose memory is there; none when the system has none left.
     pub fn fresh(record_bytes: usize) -> Option<Record> {
         let mut record = Record::try_with_capacity(record_bytes)?;
         record.touch();

@@ -33,11 +33,15 @@ struct Found {
 impl Found {
     fn ours(&mut self, stand: &mut Stand, count: u64) {
         connected(stand);
+        // What a client does before its first message, as asking Kafka for a producer number, holds up one event, not all that come
+        // in that time: the plain client has one under way at a time, and so just its first is late.
+        stand.paced(1, RATE);
+        stand.wait_for("waiting", 0);
         stand.paced(count, RATE);
         stand.wait_for("waiting", 0);
         let status = stand.switch().json("rustbridge status json");
         let latency = &status["sinks"][0]["latency_us"];
-        assert_eq!(latency["count"], count, "{status:#}");
+        assert_eq!(latency["count"], count + 1, "{status:#}");
         let seconds = |name: &str| latency[name].as_f64().expect("a number") / 1e6;
         self.p50.push(seconds("p50"));
         self.p99.push(seconds("p99"));

@@ -4,7 +4,10 @@
 //!
 //! `SIPp` makes the calls and names sockets of ours in its SDP, so each packet's arrival is seen here. While calls play, events are
 //! delivered beside them at a call centre's rate, in all three cases alike. First it is found how many calls this machine holds
-//! without the module; then all three have as many.
+//! with everything on it, the broker included; then all three have as many.
+//!
+//! Callers are on other machines. Here they are on this one, so they come before all that is not FreeSWITCH: else what is heard is
+//! how long a listener waited for a processor that the broker had.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -41,11 +44,17 @@ const CASES: [&str; 3] = ["without the module", "with it", "with it, broker away
 
 #[derive(Default)]
 struct Found {
+    /// With as many calls as the machine holds, and with half of them.
+    playing: [Playing; 2],
+    rate: Series,
+}
+
+#[derive(Default)]
+struct Playing {
     /// Mean difference from the rhythm, in seconds.
     jitter: Series,
     /// Of a thousand packets, how many came too late.
     gaps: Series,
-    rate: Series,
 }
 
 /// What one call's packets were.
@@ -131,10 +140,19 @@ fn scenario(hold: Duration) -> String {
     )
 }
 
+/// Has the calling thread run before FreeSWITCH's sessions and callers: the time of a packet is that of its arrival.
+fn come_first() {
+    let thread = std::fs::read_link("/proc/thread-self").expect("Linux says which thread this is");
+    let number = thread.file_name().expect("it has a number");
+    let done = Command::new("chrt").args(["--fifo", "--pid", "2"]).arg(number).status();
+    assert!(done.is_ok_and(|done| done.success()), "chrt is there, and we may");
+}
+
 /// `SIPp` with this scenario, for `count` calls to an extension.
 fn sipp(stand: &mut Stand, folder: &Folder, name: &str, extension: &str, more: &[&str]) -> Command {
-    let mut command = Command::new("sipp");
+    let mut command = Command::new("chrt");
     command
+        .args(["--fifo", "1", "sipp"])
         .arg(format!("127.0.0.1:{}", stand.switch().sip_port()))
         .args(["-sf", name, "-inf", "ports.csv", "-s", extension, "-i", "127.0.0.1"])
         .args(["-p", &free_port().to_string(), "-nostdin", "-timeout", "180s"])
@@ -171,6 +189,7 @@ fn listen(stand: &mut Stand, place: &Place, calls: usize, time: Duration) -> Opt
         .expect("sipp can be started");
     let ears = std::thread::scope(|scope| {
         let ears = scope.spawn(move || {
+            come_first();
             // Until all calls are there, what comes is nobody's.
             hear(&place.sockets, ramp);
             hear(&place.sockets, time)
@@ -228,7 +247,7 @@ fn holds(stand: &mut Stand, place: &Place, calls: usize) -> bool {
     })
 }
 
-/// How many calls this machine holds without the module: to within an eighth.
+/// How many calls this machine holds: to within an eighth.
 fn most(stand: &mut Stand, place: &Place) -> usize {
     let (mut held, mut step) = (0, 100);
     while held + step <= CALLS_MAX && holds(stand, place, held + step) {
@@ -274,6 +293,13 @@ pub fn run(effort: Effort, results: &mut Results) {
     if skips::unless("bench quality", sipp).is_none() {
         return;
     }
+    let may = Command::new("chrt").args(["--fifo", "1", "true"]).status();
+    let may = may.is_ok_and(|done| done.success()).then_some(()).ok_or_else(|| {
+        Missing::new("no thread may come before all others", "run as root, with util-linux")
+    });
+    if skips::unless("bench quality", may).is_none() {
+        return;
+    }
     let Some(broker) = skips::unless("bench quality", RabbitMq::start()) else { return };
     results.fact("rabbitmq", broker.version());
     let Some(mut stand) = skips::unless("bench quality", Stand::start(None)) else { return };
@@ -281,41 +307,55 @@ pub fn run(effort: Effort, results: &mut Results) {
     let mut client = PlainAmqp::connect(broker.port());
     client.bound_queue("quality", "bench", &[]);
     let place = Place::new();
-    let calls = if effort.short { 40 } else { most(&mut stand, &place) };
+    let config = sink(broker.port());
+    let calls =
+        if effort.short { 40 } else { stand.with_module(&config, |stand| most(stand, &place)) };
+    client.purge("quality");
     assert!(calls > 0, "this machine holds no hundred calls");
     let (time, short) = if effort.short { (4, 300) } else { (10, 1_000) };
     let mut found: [Found; 3] = Default::default();
     for _ in 0..effort.rounds.min(6) {
         for (case, found) in found.iter_mut().enumerate() {
             let mut measure = |stand: &mut Stand| {
-                let heard = listen(stand, &place, calls, Duration::from_secs(time));
-                let heard = heard.expect("sipp makes as many calls as before");
-                found.jitter.push(heard.jitter);
-                found.gaps.push(heard.gaps);
+                for (playing, calls) in found.playing.iter_mut().zip([calls, calls / 2]) {
+                    let heard = listen(stand, &place, calls, Duration::from_secs(time));
+                    let heard = heard.expect("sipp makes as many calls as before");
+                    playing.jitter.push(heard.jitter);
+                    playing.gaps.push(heard.gaps);
+                }
                 found.rate.push(complete(stand, &place.folder, short));
             };
             match case {
                 0 => measure(&mut stand),
-                1 => stand.with_module(&sink(broker.port()), measure),
+                1 => stand.with_module(&config, measure),
                 // Nobody listens there.
                 _ => stand.with_module(&sink(free_port()), measure),
             }
             client.purge("quality");
         }
     }
-    report(&found, &format!("{calls} calls with RTP, {EVENTS} events/s"), results);
+    report(&found, calls, results);
 }
 
-fn report(found: &[Found; 3], case: &str, results: &mut Results) {
+fn report(found: &[Found; 3], calls: usize, results: &mut Results) {
     let [without, others @ ..] = found;
+    for (at, calls) in [calls, calls / 2].into_iter().enumerate() {
+        let case = format!("{calls} calls with RTP, {EVENTS} events/s");
+        for (name, found) in CASES.iter().zip(found) {
+            let playing = &found.playing[at];
+            let jitter = playing.jitter.map(|s| s * 1e6);
+            results.figure(&format!("jitter, {name}"), &case, "us", &jitter);
+            results.figure(&format!("late packets, {name}"), &case, "of 1000", &playing.gaps);
+        }
+        for (name, other) in CASES.iter().skip(1).zip(others) {
+            let what = format!("jitter, {name} / without");
+            results.ratio(&what, &case, &other.playing[at].jitter, &without.playing[at].jitter);
+        }
+    }
     for (name, found) in CASES.iter().zip(found) {
-        results.figure(&format!("jitter, {name}"), case, "us", &found.jitter.map(|s| s * 1e6));
-        results.figure(&format!("late packets, {name}"), case, "of 1000", &found.gaps);
         results.figure(&format!("calls, {name}"), "20 at a time", "calls/s", &found.rate);
     }
     for (name, other) in CASES.iter().skip(1).zip(others) {
-        let what = format!("jitter, {name} / without");
-        results.ratio(&what, case, &other.jitter, &without.jitter);
         let inverse = |series: &Series| series.map(|rate| 1.0 / rate);
         let what = format!("time for a call, {name} / without");
         results.ratio(&what, "20 at a time", &inverse(&other.rate), &inverse(&without.rate));

@@ -171,7 +171,7 @@ pub(crate) fn without_memory(row: &mut Row<'_>) {
     assert_eq!(stream.reasons.get("no-memory"), Some(&lost), "{:?}", stream.reasons);
 }
 
-/// F23. Allocations of the publisher, of the thread that connects and of the one that syncs fail, now and then, also while the
+/// F23. Allocations of the publisher and of the threads beside it fail, now and then, also while the
 /// broker goes and comes back, and then all of them for a while: they are waited for, and nothing is lost for it.
 pub(crate) fn scarce_memory(row: &mut Row<'_>) {
     let folder = Folder::new("scarce");
@@ -203,7 +203,8 @@ pub(crate) fn scarce_memory(row: &mut Row<'_>) {
     row.wait_loss();
     let before = failed();
     fail_every(1);
-    sent.push(row.deliver(count));
+    // Few, as no allocation is waited for longer than ten seconds.
+    sent.push(row.deliver(100));
     wait_until(LIMIT, "allocations that fail again and again", || failed() > before + 20);
     fail_every(0);
     row.broker.start_again();
