@@ -189,10 +189,11 @@ impl Row<'_> {
         status["module"]["boot"].as_str().expect("the boot is a text").to_owned()
     }
 
-    /// Waits until the sink is in a state.
+    /// Waits until the sink is in a state. At the large size a backlog may take RabbitMQ long, so there the time begins anew whenever
+    /// something was delivered.
     pub(crate) fn wait_sink(&mut self, what: &str, mut fits: impl FnMut(&Value) -> bool) -> Value {
         let mut last = self.sink();
-        let end = Instant::now() + LIMIT;
+        let mut end = Instant::now() + LIMIT;
         while !fits(&last) {
             assert!(
                 Instant::now() < end,
@@ -200,7 +201,11 @@ impl Row<'_> {
                 self.host.log()
             );
             std::thread::park_timeout(Duration::from_millis(20));
-            last = self.sink();
+            let now = self.sink();
+            if is_large() && now["delivered"] != last["delivered"] {
+                end = Instant::now() + LIMIT;
+            }
+            last = now;
         }
         last
     }
