@@ -14,14 +14,20 @@ use super::record::{FLAG_ARRAY, FLAG_BODY, RawEntry, Record};
 pub struct Index {
     entries: Vec<Entry>,
     body: Option<Span>,
-    /// The newest entry of each name that has a number, plus one; zero is none.
+    /// Added to the numbers of entries that the two tables hold. What is not above it is of an
+    /// earlier record, so that nothing has to be cleared for each.
+    base: u32,
+    /// The newest entry of each name that has a number, counted from one.
     known: Vec<u32>,
     /// The same for other names, beside another part of the hash: open addressing from a name's
-    /// hash; zero is free.
+    /// hash.
     table: Vec<(u32, u32)>,
     /// How many are in `table`.
     others: usize,
 }
+
+/// Numbers above this begin anew: the entries of one more record of any size fit behind it.
+const BASE_MAX: u32 = u32::MAX / 2;
 
 /// A part of a record's bytes.
 #[derive(Clone, Copy, Debug)]
@@ -109,15 +115,12 @@ impl<'r> Iterator for Elements<'r> {
 impl Index {
     /// Reads where everything in `record` is.
     pub fn read(&mut self, record: &Record) {
-        self.entries.clear();
-        self.body = None;
-        self.known.clear();
-        self.known.resize(known::COUNT, 0);
-        self.table.clear();
+        self.forget();
         // Room for the case that all names are others. A record from disk carries no count.
         let slots = (record.header_count() * 2).next_power_of_two().max(16);
-        self.table.resize(slots, (0, 0));
-        self.others = 0;
+        if self.table.len() < slots {
+            self.table.resize(slots, (0, 0));
+        }
         let bytes = record.bytes();
         let mut at = record.entries_at();
         // What is not an entry is damage; what was whole before it stands.
@@ -155,18 +158,59 @@ impl Index {
         }
     }
 
+    /// Lets go of the record before.
+    fn forget(&mut self) {
+        let told =
+            u32::try_from(self.entries.len()).ok().and_then(|told| self.base.checked_add(told));
+        self.entries.clear();
+        self.body = None;
+        self.others = 0;
+        match told.filter(|base| *base <= BASE_MAX) {
+            Some(base) => self.base = base,
+            None => self.clear_tables(),
+        }
+        if self.known.len() < known::COUNT {
+            self.known.resize(known::COUNT, 0);
+        }
+    }
+
+    /// So that numbers can begin anew. Also ends what one record with very many names would cost
+    /// all that come later.
+    #[cold]
+    fn clear_tables(&mut self) {
+        self.base = 0;
+        self.known.fill(0);
+        self.table.clear();
+    }
+
+    /// What stands for the entry that was added last.
+    #[inline]
+    fn newest(&self) -> u32 {
+        // No record has so many entries: none is as large.
+        self.base + u32::try_from(self.entries.len()).unwrap_or(0)
+    }
+
+    /// Which entry of this record this stands for, if it does.
+    #[inline]
+    fn entry_number(&self, place: u32) -> Option<usize> {
+        usize::try_from(place.checked_sub(self.base)?).ok()?.checked_sub(1)
+    }
+
     /// Adds an entry under the known name of this number, in the place of an older one. False when
     /// no name has it.
     #[inline]
     fn settle_known(&mut self, id: u16, value: Span, array: bool) -> bool {
-        let Some(newest) = self.known.get_mut(usize::from(id)) else { return false };
-        if let Some(older) = entry_number(*newest)
+        let Some(newest) = self.known.get(usize::from(id)) else { return false };
+        if let Some(older) = self.entry_number(*newest)
             && let Some(older) = self.entries.get_mut(older)
         {
             older.shadowed = true;
         }
         self.entries.push(Entry { name: MemberName::Known(id), value, array, shadowed: false });
-        *newest = u32::try_from(self.entries.len()).unwrap_or(0);
+        let place = self.newest();
+        if let Some(newest) = self.known.get_mut(usize::from(id)) {
+            *newest = place;
+        }
         true
     }
 
@@ -177,24 +221,27 @@ impl Index {
         }
         self.others += 1;
         self.entries.push(Entry { name: MemberName::At(name), value, array, shadowed: false });
-        let newest = u32::try_from(self.entries.len()).unwrap_or(0);
+        let newest = self.newest();
         let text = slice(bytes, name);
         let mask = self.table.len() - 1;
         let (mut slot, tag) = slot_of(hash, mask);
-        while let Some((found, place)) = self.table.get_mut(slot) {
-            let Some(older) = entry_number(*place) else {
-                (*found, *place) = (tag, newest);
-                return;
-            };
-            if *found == tag
-                && let Some(entry) = self.entries.get_mut(older)
-                && entry.name.text(bytes) == text
-            {
-                entry.shadowed = true;
-                *place = newest;
-                return;
+        while let Some(&(found, place)) = self.table.get(slot) {
+            let older = self.entry_number(place);
+            if let Some(older) = older {
+                let is_same = found == tag
+                    && self.entries.get(older).is_some_and(|entry| entry.name.text(bytes) == text);
+                if !is_same {
+                    slot = (slot + 1) & mask;
+                    continue;
+                }
+                if let Some(entry) = self.entries.get_mut(older) {
+                    entry.shadowed = true;
+                }
             }
-            slot = (slot + 1) & mask;
+            if let Some(free) = self.table.get_mut(slot) {
+                *free = (tag, newest);
+            }
+            return;
         }
     }
 
@@ -210,7 +257,7 @@ impl Index {
             let (mut slot, tag) = slot_of(known::hash_of(text), mask);
             while let Some((found, place)) = self.table.get_mut(slot) {
                 if *place == 0 {
-                    (*found, *place) = (tag, u32::try_from(position + 1).unwrap_or(0));
+                    (*found, *place) = (tag, self.base + u32::try_from(position + 1).unwrap_or(0));
                     break;
                 }
                 slot = (slot + 1) & mask;
@@ -221,13 +268,13 @@ impl Index {
     fn find(&self, bytes: &[u8], name: &[u8]) -> Option<usize> {
         let hash = known::hash_of(name);
         if let Some(known) = known::find(name, hash) {
-            return entry_number(*self.known.get(usize::from(known.id))?);
+            return self.entry_number(*self.known.get(usize::from(known.id))?);
         }
         let mask = self.table.len().checked_sub(1)?;
         let (mut slot, tag) = slot_of(hash, mask);
         for _ in 0..self.table.len() {
             let (found, place) = *self.table.get(slot)?;
-            let entry = entry_number(place)?;
+            let entry = self.entry_number(place)?;
             if found == tag && self.entries.get(entry)?.name.text(bytes) == Some(name) {
                 return Some(entry);
             }
@@ -282,11 +329,6 @@ impl Index {
 
 fn slice(bytes: &[u8], span: Span) -> Option<&[u8]> {
     bytes.get(span.start..span.start + span.len)
-}
-
-/// A place in a table, less one; none when it is free.
-fn entry_number(place: u32) -> Option<usize> {
-    usize::try_from(place).ok()?.checked_sub(1)
 }
 
 /// Where a search begins, and the part of the hash that is kept there.
@@ -350,6 +392,35 @@ mod tests {
         index.read(&back);
         assert_eq!(names(&index, &back), ["Caller-ANI", "Hangup-Cause"]);
         assert_eq!(index.get(&back, b"Hangup-Cause"), Some(b"BUSY".as_slice()));
+    }
+
+    #[test]
+    fn what_an_earlier_record_left_in_the_tables_is_not_seen_also_when_numbers_begin_anew() {
+        let wide: Vec<(String, String)> =
+            (0..100).map(|n| (format!("name-{n}"), format!("{n}"))).collect();
+        let wide: Vec<(&str, &str)> = wide.iter().map(|(n, v)| (&**n, &**v)).collect();
+        let first = record(&[&wide[..], &[("Unique-ID", "first"), ("A", "1")]].concat());
+        let second = record(&[("B", "1"), ("name-7", "again"), ("B", "2")]);
+        let mut index = Index::default();
+        let mut begun_anew = 0;
+        for base in [0, 1, BASE_MAX - 101, BASE_MAX - 1, BASE_MAX, u32::MAX - 102] {
+            index.base = base;
+            index.clear_tables();
+            index.base = base;
+            for _ in 0..3 {
+                let before = index.base;
+                index.read(&first);
+                begun_anew += u32::from(index.base < before);
+                assert_eq!(names(&index, &first).len(), 102);
+                assert_eq!(index.get(&first, b"name-7"), Some(b"7".as_slice()));
+                index.read(&second);
+                assert_eq!(names(&index, &second), ["name-7", "B"]);
+                assert_eq!(index.get(&second, b"B"), Some(b"2".as_slice()));
+                assert_eq!(index.get(&second, b"name-8"), None);
+                assert_eq!(index.get(&second, b"Unique-ID"), None);
+            }
+        }
+        assert!(begun_anew >= 3, "{begun_anew}");
     }
 
     #[test]

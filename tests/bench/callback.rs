@@ -180,6 +180,29 @@ fn report(case: &str, table: &Table, candidates: &[Candidate], results: &mut Res
     ratios(Candidate::Module(3), "3 sinks / 1 sink", bare, &tails);
 }
 
+/// The rarest: with one sink and with three, the usual event, in so many rounds that the interval of a p99.9 becomes narrow.
+pub fn tails(effort: Effort, results: &mut Results) {
+    let Some(mut stand) = skips::unless("bench tails", Stand::start(None)) else { return };
+    results.fact("switch", stand.version());
+    let candidates =
+        [Candidate::Nobody, Candidate::Floor, Candidate::Module(1), Candidate::Module(3)];
+    let rounds = effort.rounds * if effort.short { 1 } else { 6 };
+    let [case, ..] = cases(effort)[..] else { return };
+    let mut table = Table::default();
+    for round in 0..rounds {
+        let at = round % candidates.len();
+        for candidate in candidates[at..].iter().chain(&candidates[..at]) {
+            let (numbers, _) = measured(&mut stand, *candidate, case);
+            table.0.entry(*candidate).or_default().push(numbers);
+        }
+    }
+    report(&case.name(), &table, &candidates, results);
+    let part = "inside_p999";
+    let (one, floor) =
+        (table.added(Candidate::Module(1), part), table.added(Candidate::Floor, part));
+    results.ratio("1 sink / copy floor, p99.9", &case.name(), &one, &floor);
+}
+
 /// Allocations and system calls of a handler. Counts do not depend on how busy the machine is.
 pub fn counts(_effort: Effort, results: &mut Results) {
     let counting = target().join("bench/allocations.so");

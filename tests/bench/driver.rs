@@ -59,6 +59,7 @@ type Suite = fn(Effort, &mut Results);
 
 const SUITES: &[(&str, Suite)] = &[
     ("callback", callback::run),
+    ("tails", callback::tails),
     ("host", host::run),
     ("rabbitmq", rabbitmq::run),
     ("latency", latency::run),

@@ -3,7 +3,9 @@
 //! acknowledgement comes, and how fast the backlog goes.
 //!
 //! Between switch and broker stands a proxy, in both states alike, which can be told to refuse everyone. "Alive" and "dead" are
-//! measured in turn, in one load of the module, with the same events at the same rate.
+//! measured in turn, in one load of the module, with the same events at the same rate. An outage of minutes is measured in pieces
+//! of ten seconds, and "alive" in as many or [`PIECES_ALIVE`], half of them before it and half behind: what counts is the median of
+//! the pieces, since a machine's bad second would else be a whole side's p99.9.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use crate::Effort;
 use crate::load::{Case, Stand};
 use crate::plain_amqp::PlainAmqp;
 use crate::results::Results;
-use crate::rounds::Series;
+use crate::rounds::{Series, median};
 use crate::support::kafka::Kafka;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::rabbitmq::RabbitMq;
@@ -22,6 +24,8 @@ use crate::support::switch::Switch;
 const QUEUE_BYTES: f64 = 128.0 * 1024.0 * 1024.0;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 const LIMIT: Duration = Duration::from_secs(1200);
+/// Pieces in which "alive" is measured, of an outage that has as many.
+const PIECES_ALIVE: u32 = 18;
 
 /// What the rounds found.
 #[derive(Default)]
@@ -97,17 +101,49 @@ fn long(case: &Case) -> u32 {
     minutes.map_or(case.count, |minutes: u32| minutes * 60 * case.rate)
 }
 
+/// The percentiles of so many pieces, each a run of this case.
+struct Pieces([Vec<f64>; 3]);
+
+impl Pieces {
+    fn measure(stand: &mut Stand, case: &Case, pieces: u32) -> Self {
+        let mut all = Self(Default::default());
+        for _ in 0..pieces {
+            let numbers = stand.run(case);
+            for (values, (part, _)) in all.0.iter_mut().zip(PARTS) {
+                values.push(numbers[part]);
+            }
+        }
+        all
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        for (values, mut more) in self.0.iter_mut().zip(other.0) {
+            values.append(&mut more);
+        }
+        self
+    }
+
+    fn note(self, series: &mut [Series; 3]) {
+        for (values, series) in self.0.into_iter().zip(series) {
+            series.push(median(&values));
+        }
+    }
+}
+
 fn outage(
     stand: &mut Stand,
     proxy: &Proxy,
     (case, away): (&Case, u32),
     backlog: u64,
     found: &mut Found,
+    tidy: &mut impl FnMut(),
 ) {
     wait_connected(stand);
+    let pieces = (away / case.count).max(1);
+    let pieces_alive = (pieces.min(PIECES_ALIVE) / 2).max(1);
     let before = stand.sink("delivered");
-    let alive = stand.run(case);
-    until_delivered(stand, Instant::now(), before, u64::from(case.count));
+    let alive = Pieces::measure(stand, case, pieces_alive);
+    until_delivered(stand, Instant::now(), before, u64::from(case.count * pieces_alive));
     let memory = stand.memory();
     proxy.set(Mode::Refuse);
     let gone = Instant::now();
@@ -117,11 +153,13 @@ fn outage(
         stand.deliver(1, 0);
         std::thread::park_timeout(Duration::from_millis(20));
     }
-    let dead = stand.run(&Case { count: away, ..*case });
+    let dead = Pieces::measure(stand, case, pieces);
     let waiting = stand.sink("waiting");
     stand.deliver(backlog.saturating_sub(waiting).max(1), 0);
     found.memory.push(stand.memory() - memory);
     let (before, waiting) = (stand.sink("delivered"), stand.sink("waiting"));
+    // As empty as it was for those from memory: a queue that is long already takes more slowly.
+    tidy();
     let since = Instant::now();
     proxy.set(Mode::Pass);
     found.first.push(until_delivered(stand, since, before, 1));
@@ -135,21 +173,19 @@ fn outage(
         assert!(since.elapsed() < LIMIT, "{}", stand.switch().api("rustbridge status json"));
         std::thread::park_timeout(Duration::from_millis(20));
     }
-    let again = stand.run(case);
+    let again = Pieces::measure(stand, case, pieces_alive);
     // And once more with a broker that takes connections and bytes, and answers nothing.
     proxy.set(Mode::Blackhole);
-    let silent = stand.run(case);
+    let silent = Pieces::measure(stand, case, 1);
     proxy.set(Mode::Pass);
     let since = Instant::now();
     while stand.sink("waiting") > 0 {
         assert!(since.elapsed() < LIMIT, "{}", stand.switch().api("rustbridge status json"));
         std::thread::park_timeout(Duration::from_millis(20));
     }
-    for (at, (part, _)) in PARTS.iter().enumerate() {
-        found.alive[at].push(f64::midpoint(alive[*part], again[*part]));
-        found.dead[at].push(dead[*part]);
-        found.silent[at].push(silent[*part]);
-    }
+    alive.and(again).note(&mut found.alive);
+    dead.note(&mut found.dead);
+    silent.note(&mut found.silent);
 }
 
 fn round(
@@ -169,7 +205,7 @@ fn round(
     stand.switch().api("bench mark end");
     stand.with_module(&with, |stand| {
         stand.switch().api("bench mark begin");
-        outage(stand, sink.proxy, events, backlog, found);
+        outage(stand, sink.proxy, events, backlog, found, tidy);
     });
     stand.switch().api("bench mark off");
 }

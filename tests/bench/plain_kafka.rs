@@ -2,6 +2,7 @@
 //! The least that a producer over librdkafka can be: one record again and again, and a count of delivery reports. And
 //! librdkafka's own program for that.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -129,23 +130,19 @@ pub fn produce(bootstrap: &str, topic: &str, bodies: &[Vec<u8>], count: u64) -> 
     (started.elapsed().as_secs_f64(), cpu() - used)
 }
 
-/// Times more records than elsewhere, in the shorter and in the longer of two runs: their difference has no start in it.
-const MORE: [u64; 2] = [1, 3];
-
-/// Seconds that librdkafka's `rdkafka_performance` takes for `count` records like these, by its own account, which begins before
-/// it is connected: so it is what the longer of two runs takes more. None where `bench.mk` could not build it.
-pub fn performance(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> Option<f64> {
-    let [short, long] = MORE.map(|more| whole_run(bootstrap, topic, body, count * more));
-    Some((long? - short?) / (MORE[1] - MORE[0]) as f64)
+fn program() -> PathBuf {
+    target().join("bench/rdkafka_performance")
 }
 
-/// Seconds from its start to its last report.
-fn whole_run(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> Option<f64> {
-    let program = target().join("bench/rdkafka_performance");
-    if !program.is_file() {
-        return None;
-    }
-    let mut command = Command::new(program);
+/// Whether `bench.mk` could build librdkafka's own program.
+pub fn is_there() -> bool {
+    program().is_file()
+}
+
+/// Seconds that librdkafka's `rdkafka_performance` takes for `count` records like these, by its own account: from its start,
+/// before it is connected, to its last report.
+pub fn performance(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> f64 {
+    let mut command = Command::new(program());
     command.args(["-P", "-D", "-q", "-t", topic, "-b", bootstrap, "-k", KEY, "-z", "lz4"]);
     command.args(["-c", &count.to_string(), "-s", &body.len().to_string()]);
     command.arg("-m").arg(std::str::from_utf8(body).expect("JSON is text"));
@@ -165,6 +162,7 @@ fn whole_run(bootstrap: &str, topic: &str, body: &[u8], count: u64) -> Option<f6
     let last = last
         .unwrap_or_else(|| panic!("no account: {said}{}", String::from_utf8_lossy(&done.stderr)));
     assert!(last.contains(&format!(" {count} delivered ")), "{last}");
-    let milliseconds = last.split(" in ").nth(1)?.split("ms").next()?.parse::<f64>().ok()?;
-    Some(milliseconds / 1e3)
+    let words = last.split(" in ").nth(1).and_then(|rest| rest.split("ms").next());
+    let milliseconds = words.and_then(|number| number.parse::<f64>().ok());
+    milliseconds.unwrap_or_else(|| panic!("no time: {last}")) / 1e3
 }

@@ -155,7 +155,7 @@ fn sipp(stand: &mut Stand, folder: &Folder, name: &str, extension: &str, more: &
         .args(["--fifo", "1", "sipp"])
         .arg(format!("127.0.0.1:{}", stand.switch().sip_port()))
         .args(["-sf", name, "-inf", "ports.csv", "-s", extension, "-i", "127.0.0.1"])
-        .args(["-p", &free_port().to_string(), "-nostdin", "-timeout", "180s"])
+        .args(["-p", &free_port().to_string(), "-nostdin"])
         .args(more)
         .current_dir(folder.path())
         .stdout(File::create(folder.join("sipp.out")).expect("a file can be made"))
@@ -177,35 +177,49 @@ struct Heard {
 /// Calls that are begun a second.
 const RAMP: usize = 100;
 
-/// Has so many calls play and listens to all of them for `time`. None when `SIPp` could not make them all.
-fn listen(stand: &mut Stand, place: &Place, calls: usize, time: Duration) -> Option<Heard> {
+/// Has so many calls play for as long as `time` and what they take to begin, runs `body` when all are there, and says whether
+/// `SIPp` could make them all.
+fn playing<T>(
+    stand: &mut Stand,
+    place: &Place,
+    calls: usize,
+    time: Duration,
+    body: impl FnOnce(&mut Stand) -> T,
+) -> (T, bool) {
     let ramp = Duration::from_secs(2 + calls.div_ceil(RAMP) as u64);
     let hold = ramp + time + Duration::from_secs(2);
     place.folder.write("play.xml", scenario(hold));
     let (count, rate) = (calls.to_string(), RAMP.to_string());
-    let limits = ["-m", &count, "-l", &count, "-r", &rate];
-    let mut playing = sipp(stand, &place.folder, "play.xml", "music", &limits)
+    // What SIPp itself puts up with is as long as they all take.
+    let patience = format!("{}s", (hold + ramp).as_secs() + 60);
+    let limits = ["-m", &count, "-l", &count, "-r", &rate, "-timeout", &patience];
+    let mut sipp = sipp(stand, &place.folder, "play.xml", "music", &limits)
         .spawn()
         .expect("sipp can be started");
+    // Until all calls are there, what comes is nobody's.
+    hear(&place.sockets, ramp);
+    let result = body(stand);
+    let done = sipp.wait().expect("sipp was started");
+    (result, done.success())
+}
+
+/// Listens to what plays for so many whole seconds, while events are delivered.
+fn listen(stand: &mut Stand, place: &Place, seconds: u64) -> Heard {
     let ears = std::thread::scope(|scope| {
         let ears = scope.spawn(move || {
             come_first();
-            // Until all calls are there, what comes is nobody's.
-            hear(&place.sockets, ramp);
-            hear(&place.sockets, time)
+            // What has gathered since the last time is none of this time's.
+            hear(&place.sockets, Duration::from_millis(100));
+            hear(&place.sockets, Duration::from_secs(seconds))
         });
-        stand.deliver(u64::from(EVENTS) * hold.as_secs(), EVENTS);
+        stand.deliver(u64::from(EVENTS) * seconds, EVENTS);
         ears.join().expect("the listener ends")
     });
-    let done = playing.wait().expect("sipp was started");
     let packets: u64 = ears.values().map(|ear| ear.packets).sum();
-    if !done.success() || packets == 0 {
-        return None;
-    }
     let sum = |of: fn(&Ear) -> f64| ears.values().map(of).sum::<f64>();
     let (jitter, gaps) = (sum(|ear| ear.difference), sum(|ear| ear.gaps as f64));
-    let all = packets as f64;
-    Some(Heard { calls: ears.len(), packets, jitter: jitter / all, gaps: gaps / all * 1e3 })
+    let all = packets.max(1) as f64;
+    Heard { calls: ears.len(), packets, jitter: jitter / all, gaps: gaps / all * 1e3 }
 }
 
 /// Each call by where its packets come from: the switch has a port for each.
@@ -231,20 +245,17 @@ fn hear(sockets: &[UdpSocket], time: Duration) -> HashMap<SocketAddr, Ear> {
 
 /// Whether all of so many calls keep their rhythm, but for one packet in a thousand.
 fn holds(stand: &mut Stand, place: &Place, calls: usize) -> bool {
-    let time = Duration::from_secs(5);
-    let heard = listen(stand, place, calls, time);
-    let due = calls as f64 * time.as_secs_f64() / RHYTHM;
-    let said = heard.as_ref().map_or("sipp did not make them".to_owned(), |heard| {
-        format!(
-            "{:.0} % of the packets, {:.2} of 1000 late",
-            heard.packets as f64 / due * 100.0,
-            heard.gaps
-        )
-    });
-    println!("   {calls} calls: {said}");
-    heard.is_some_and(|heard| {
-        heard.calls == calls && heard.gaps <= 1.0 && heard.packets as f64 >= 0.98 * due
-    })
+    const SECONDS: u64 = 5;
+    let time = Duration::from_secs(SECONDS + 1);
+    let (heard, made) = playing(stand, place, calls, time, |stand| listen(stand, place, SECONDS));
+    let due = calls as f64 * SECONDS as f64 / RHYTHM;
+    println!(
+        "   {calls} calls{}: {:.0} % of the packets, {:.2} of 1000 late",
+        if made { "" } else { ", which sipp did not make" },
+        heard.packets as f64 / due * 100.0,
+        heard.gaps
+    );
+    made && heard.calls == calls && heard.gaps <= 1.0 && heard.packets as f64 >= 0.98 * due
 }
 
 /// How many calls this machine holds: to within an eighth.
@@ -271,19 +282,43 @@ fn complete(stand: &mut Stand, folder: &Folder, count: u32) -> f64 {
     folder.write("short.xml", scenario(Duration::ZERO));
     let (number, at_once) = (count.to_string(), "20");
     let started = Instant::now();
-    let done =
-        sipp(stand, folder, "short.xml", "short", &["-m", &number, "-l", at_once, "-r", "2000"])
-            .status()
-            .expect("sipp can be started");
+    let done = sipp(
+        stand,
+        folder,
+        "short.xml",
+        "short",
+        &["-m", &number, "-l", at_once, "-r", "2000", "-timeout", "180s"],
+    )
+    .status()
+    .expect("sipp can be started");
     assert!(done.success(), "sipp made its calls: {done}");
     f64::from(count) / started.elapsed().as_secs_f64()
 }
 
-fn sink(port: u16) -> String {
+fn sink(name: &str, port: u16) -> String {
     format!(
-        "<sink name=\"out\" type=\"amqp\" events=\"ALL\">\
+        "<sink name=\"{name}\" type=\"amqp\" events=\"ALL\">\
          <param name=\"url\" value=\"amqp://guest:guest@127.0.0.1:{port}/%2f\"/><param name=\"exchange\" value=\"bench\"/></sink>"
     )
+}
+
+/// Measures all three in turn, a different one first in each round, and puts what `measure` found where it belongs.
+fn in_turn<T>(
+    stand: &mut Stand,
+    (sinks, rounds): (&[Option<String>; 3], usize),
+    mut measure: impl FnMut(&mut Stand) -> T,
+    mut put: impl FnMut(usize, T),
+) {
+    for round in 0..rounds {
+        for turn in 0..CASES.len() {
+            let case = (round + turn) % CASES.len();
+            let found = match &sinks[case] {
+                None => measure(stand),
+                Some(sink) => stand.with_module(sink, &mut measure),
+            };
+            put(case, found);
+        }
+    }
 }
 
 pub fn run(effort: Effort, results: &mut Results) {
@@ -307,33 +342,40 @@ pub fn run(effort: Effort, results: &mut Results) {
     let mut client = PlainAmqp::connect(broker.port());
     client.bound_queue("quality", "bench", &[]);
     let place = Place::new();
-    let config = sink(broker.port());
+    let there = sink("out", broker.port());
     let calls =
-        if effort.short { 40 } else { stand.with_module(&config, |stand| most(stand, &place)) };
+        if effort.short { 40 } else { stand.with_module(&there, |stand| most(stand, &place)) };
     client.purge("quality");
     assert!(calls > 0, "this machine holds no hundred calls");
-    let (time, short) = if effort.short { (4, 300) } else { (10, 1_000) };
+    // Where the broker is away nobody listens, and what waits for it is another sink's: else it would be sent in another's turn.
+    let sinks = [None, Some(there), Some(sink("away", free_port()))];
+    let (seconds, short) = if effort.short { (2, 300) } else { (4, 500) };
+    let rounds = if effort.short { 3 } else { effort.rounds * 3 };
     let mut found: [Found; 3] = Default::default();
-    for _ in 0..effort.rounds.min(6) {
-        for (case, found) in found.iter_mut().enumerate() {
-            let mut measure = |stand: &mut Stand| {
-                for (playing, calls) in found.playing.iter_mut().zip([calls, calls / 2]) {
-                    let heard = listen(stand, &place, calls, Duration::from_secs(time));
-                    let heard = heard.expect("sipp makes as many calls as before");
-                    playing.jitter.push(heard.jitter);
-                    playing.gaps.push(heard.gaps);
-                }
-                found.rate.push(complete(stand, &place.folder, short));
-            };
-            match case {
-                0 => measure(&mut stand),
-                1 => stand.with_module(&config, measure),
-                // Nobody listens there.
-                _ => stand.with_module(&sink(free_port()), measure),
-            }
-            client.purge("quality");
-        }
+    // The same calls play in all rounds: which of them fall on the same millisecond is the most of what their rhythm is.
+    for (at, calls) in [calls, calls / 2].into_iter().enumerate() {
+        let time = Duration::from_secs((rounds * CASES.len()) as u64 * (seconds + 2));
+        let ((), made) = playing(&mut stand, &place, calls, time, |stand| {
+            in_turn(
+                stand,
+                (&sinks, rounds),
+                |stand| listen(stand, &place, seconds),
+                |case, heard| {
+                    assert!(heard.calls == calls, "{} of {calls} calls play", heard.calls);
+                    found[case].playing[at].jitter.push(heard.jitter);
+                    found[case].playing[at].gaps.push(heard.gaps);
+                },
+            );
+        });
+        assert!(made, "sipp makes as many calls as before");
+        client.purge("quality");
     }
+    in_turn(
+        &mut stand,
+        (&sinks, rounds),
+        |stand| complete(stand, &place.folder, short),
+        |case, rate| found[case].rate.push(rate),
+    );
     report(&found, calls, results);
 }
 

@@ -63,6 +63,11 @@ impl Series {
     }
 }
 
+/// The middle of values that are no rounds.
+pub fn median(values: &[f64]) -> f64 {
+    Series::quantile(values, 0.5)
+}
+
 /// A figure against its baseline.
 #[derive(Clone, Debug)]
 pub struct Ratio {

@@ -11,15 +11,16 @@ use crate::support::switch::{Delivered, Load};
 
 /// F1. Events flow all the time, and the broker dies while they do.
 pub(crate) fn killed_again_and_again(row: &mut Row<'_>) {
-    killed(row, size(3, 10));
+    killed(row, size(3, 10), size(300, 100_000));
 }
 
 /// F1 in a real FreeSWITCH.
 pub(crate) fn killed_in_freeswitch(row: &mut Row<'_>) {
-    killed(row, size(1, 10));
+    killed(row, size(1, 10), size(300, 20_000));
 }
 
-fn killed(row: &mut Row<'_>, kills: u64) {
+/// `between` is how many events are delivered before each kill. More come while the broker starts again.
+fn killed(row: &mut Row<'_>, kills: u64, between: u64) {
     let rate = u32::try_from(size(250, 5000)).unwrap();
     consumers::prepare(row);
     // The bound that the row is held to; it is as much as a broker next door needs.
@@ -33,7 +34,7 @@ fn killed(row: &mut Row<'_>, kills: u64) {
     for _ in 0..kills {
         let before = row.sink()["delivered"].as_u64().unwrap();
         row.wait_sink("events to flow", |sink| {
-            sink["delivered"].as_u64().is_some_and(|now| now > before + size(300, 100_000))
+            sink["delivered"].as_u64().is_some_and(|now| now > before + between)
         });
         row.broker.kill();
         row.wait_sink("the spool to be used", |sink| {

@@ -1,83 +1,71 @@
 // SPDX-License-Identifier: MIT
 //! The headers of a Kafka record. All values are text.
 
-use rdkafka::message::{Header, OwnedHeaders, ToBytes};
-
 use crate::codec::{Form, Outgoing};
 
 /// The most headers that a message of [`Form::Event`] has.
-const EVENT_HEADERS: usize = 11;
+pub(super) const EVENT_HEADERS: usize = 11;
 
-/// The headers of `message`. `id` is a buffer to write the message id in.
-///
-/// librdkafka allocates one block for the list and one for each header; they become the
-/// producer's and are freed with the delivery report.
-pub(super) fn headers(message: &Outgoing<'_>, id: &mut String) -> OwnedHeaders {
+/// Gives each header of `message` to `add`, in order. `id` is a buffer to write the message id in.
+pub(super) fn headers(message: &Outgoing<'_>, id: &mut String, mut add: impl FnMut(&str, &[u8])) {
     id.clear();
     message.write_id(id);
     match message.form() {
-        Form::Event => event_headers(message, id),
-        Form::Publish => publish_headers(message, id),
+        Form::Event => event_headers(message, id, &mut add),
+        Form::Publish => publish_headers(message, id, &mut add),
     }
 }
 
-fn event_headers(message: &Outgoing<'_>, id: &str) -> OwnedHeaders {
+fn event_headers(message: &Outgoing<'_>, id: &str, add: &mut impl FnMut(&str, &[u8])) {
     let mut number = itoa::Buffer::new();
-    let mut headers = OwnedHeaders::new_with_capacity(EVENT_HEADERS);
-    headers = add(headers, "content-type", "application/json");
-    headers = add(headers, "message-id", id);
-    headers = add(headers, "event-name", message.name());
+    add("content-type", JSON);
+    add("message-id", id.as_bytes());
+    add("event-name", message.name().as_bytes());
     if let Some(subclass) = message.subclass() {
-        headers = add(headers, "event-subclass", subclass);
+        add("event-subclass", subclass);
     }
     if let Some(uuid) = message.unique_id() {
-        headers = add(headers, "unique-id", uuid);
+        add("unique-id", uuid);
     }
-    headers = add_stream(headers, message);
+    add_stream(message, add);
     if let Some(core) = message.header("Core-UUID") {
-        headers = add(headers, "core-uuid", core);
+        add("core-uuid", core);
     }
     if let Some(sequence) = message.event_sequence() {
-        headers = add(headers, "event-sequence", number.format(sequence));
+        add("event-sequence", number.format(sequence).as_bytes());
     }
     if let Some(timestamp) = message.timestamp_us() {
-        headers = add(headers, "timestamp-us", number.format(timestamp));
+        add("timestamp-us", number.format(timestamp).as_bytes());
     }
-    headers
 }
 
-fn publish_headers(message: &Outgoing<'_>, id: &str) -> OwnedHeaders {
-    let mut headers = OwnedHeaders::new_with_capacity(EVENT_HEADERS);
+fn publish_headers(message: &Outgoing<'_>, id: &str, add: &mut impl FnMut(&str, &[u8])) {
     let mut typed = false;
     for (name, value) in message.publish_headers() {
         // A header's name is text in Kafka. What is not would come out as something else.
         let Ok(name) = str::from_utf8(name) else { continue };
         typed |= name.eq_ignore_ascii_case("content-type");
-        headers = add(headers, name, value);
+        add(name, value);
     }
     if !typed {
-        headers = add(headers, "content-type", "application/json");
+        add("content-type", JSON);
     }
     // Behind the sender's: a consumer takes the last of a name.
-    headers = add(headers, "message-id", id);
-    add_stream(headers, message)
+    add("message-id", id.as_bytes());
+    add_stream(message, add);
 }
+
+const JSON: &[u8] = b"application/json";
 
 /// Where the message stands in the sink's stream.
-fn add_stream(mut headers: OwnedHeaders, message: &Outgoing<'_>) -> OwnedHeaders {
-    headers = add(headers, "node", message.node);
-    headers = add(headers, "boot", message.boot);
-    add(headers, "seq", itoa::Buffer::new().format(message.stamp.seq))
-}
-
-fn add<V: ToBytes + ?Sized>(headers: OwnedHeaders, key: &str, value: &V) -> OwnedHeaders {
-    headers.insert(Header { key, value: Some(value) })
+fn add_stream(message: &Outgoing<'_>, add: &mut impl FnMut(&str, &[u8])) {
+    add("node", message.node.as_bytes());
+    add("boot", message.boot.as_bytes());
+    add("seq", itoa::Buffer::new().format(message.stamp.seq).as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::message::Headers as _;
-
     use super::*;
     use crate::codec::Stamp;
     use crate::event::{Class, EventKind, EventNames, Index, Record};
@@ -94,14 +82,11 @@ mod tests {
             index: &index,
             names: &names,
         };
-        let headers = headers(&message, &mut String::new());
-        headers
-            .iter()
-            .map(|header| {
-                let value = String::from_utf8_lossy(header.value.unwrap());
-                (header.key.to_owned(), value.into_owned())
-            })
-            .collect()
+        let mut found = Vec::new();
+        headers(&message, &mut String::new(), |name, value| {
+            found.push((name.to_owned(), String::from_utf8_lossy(value).into_owned()));
+        });
+        found
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -18,9 +18,9 @@
 //! time of the event: a broker that crashes while events older than a day are sent from a spool
 //! may take again what it had not acknowledged.
 //!
-//! What one message costs beyond librdkafka's own copy of key and body: `rdkafka` allocates the
-//! topic's name as a C string, librdkafka one block for the headers and one for each, and looks
-//! the topic up by name.
+//! What one message costs beyond librdkafka's own copy of key and body: librdkafka allocates one
+//! block for the headers and one for each, which are freed with the delivery report, and looks the
+//! topic up by name.
 
 mod context;
 mod headers;
@@ -31,14 +31,15 @@ mod properties;
 mod settings;
 mod verdict;
 
+use std::ffi::CStr;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::MetadataTopic;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::producer::{BaseProducer, Producer as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub use properties::check_properties;
@@ -50,6 +51,7 @@ use verdict::{Verdict, is_missing, topic_advice, topic_name_problem, verdict};
 use crate::codec::{Form, Outgoing};
 use crate::config::kafka::KafkaConfig;
 use crate::config::template::{Purpose, Template};
+use crate::ffi::librdkafka::{self, Headers};
 use crate::sink::{Interrupt, Outcome, Sink, SinkError};
 
 /// How long `open` waits for a first answer. Load never waits for this: it is the publisher's
@@ -86,6 +88,8 @@ pub struct KafkaSink {
     batch_bytes: usize,
     pause: Duration,
     outstanding: Outstanding,
+    /// Milliseconds since 1970, as of the last `open` or `poll`, where a message did not need it newer.
+    now_ms: u64,
     /// When the brokers were last asked about the oldest message.
     asked: Instant,
     /// The record key and the topic, as they are configured.
@@ -118,11 +122,36 @@ impl KafkaSink {
             batch_bytes,
             pause: FIRST_PAUSE,
             outstanding: Outstanding::new(Instant::now()),
+            now_ms: 0,
             asked: Instant::now(),
             body: Vec::new(),
             id: String::new(),
             late: Vec::new(),
         }
+    }
+
+    /// Writes down the topic that the message goes to, with a zero behind it.
+    fn write_topic(&mut self, message: &Outgoing<'_>) -> Result<(), SinkError> {
+        self.topic.clear();
+        let destination = match message.form() {
+            Form::Event => None,
+            Form::Publish => message.destination(),
+        };
+        match destination {
+            Some(name) => {
+                if let Some(problem) = topic_name_problem(name) {
+                    let name = String::from_utf8_lossy(name);
+                    return Err(self.rejected(format!("the topic name {name:?} {problem}")));
+                }
+                self.topic.extend_from_slice(name);
+            }
+            None if self.topic_template.has_fields() => {
+                message.write_topic(&self.topic_template, &mut self.topic);
+            }
+            None => self.topic.extend_from_slice(self.config.topic.as_bytes()),
+        }
+        self.topic.push(0);
+        Ok(())
     }
 
     /// Waits a moment for a first answer, so that what is wrong for good shows at once.
@@ -345,6 +374,7 @@ impl Sink for KafkaSink {
         self.late.clear();
         self.pause = FIRST_PAUSE;
         self.outstanding = Outstanding::new(Instant::now());
+        self.now_ms = now_ms();
         let context = Context::new(&self.config.topic, self.batch_bytes);
         // Secrets and the files of certificates and keys are read here, so that new ones count.
         let client = settings::client_config(&self.config, &self.client_id, self.batch_bytes)
@@ -368,50 +398,38 @@ impl Sink for KafkaSink {
     }
 
     fn send(&mut self, tag: u64, message: &Outgoing<'_>) -> Result<(), SinkError> {
-        let mut own = std::mem::take(&mut self.topic);
-        own.clear();
-        if self.topic_template.has_fields() {
-            message.write_topic(&self.topic_template, &mut own);
-        } else {
-            own.extend_from_slice(self.config.topic.as_bytes());
-        }
-        self.topic = own;
-        let own = str::from_utf8(&self.topic).unwrap_or_default();
-        let topic = match message.form() {
-            Form::Event => own,
-            Form::Publish => match message.destination() {
-                None => own,
-                Some(name) => {
-                    if let Some(problem) = topic_name_problem(name) {
-                        let name = String::from_utf8_lossy(name);
-                        return Err(self.rejected(format!("the topic name {name:?} {problem}")));
-                    }
-                    str::from_utf8(name).unwrap_or_default()
-                }
-            },
-        };
+        self.write_topic(message)?;
         let Some(producer) = &self.producer else { return Err(self.not_open()) };
         self.body.clear();
         self.body.shrink_to(BODY_KEPT);
         message.write_body(&mut self.body);
         let key = message.record_key(&self.key_template, &mut self.key);
-        let opaque = usize::try_from(tag).unwrap_or(usize::MAX);
-        let mut record = BaseRecord::with_opaque_to(topic, opaque)
-            .key(key)
-            .payload(self.body.as_slice())
-            .headers(headers::headers(message, &mut self.id));
-        record.timestamp = message.timestamp_us().and_then(record_time);
-        let refused = match producer.send(record) {
-            Ok(()) => {
-                self.outstanding.sent();
-                return Ok(());
-            }
-            Err((KafkaError::MessageProduction(code), _)) => code,
-            Err(_) => Code::InvalidArgument,
+        let mut list = Headers::with_room(headers::EVENT_HEADERS);
+        headers::headers(message, &mut self.id, |name, value| list.add(name, value));
+        let time = message.timestamp_us().and_then(|us| record_time(us, &mut self.now_ms));
+        // Without it librdkafka takes the present.
+        let timestamp_ms = time.unwrap_or(0);
+        let Ok(topic) = CStr::from_bytes_with_nul(&self.topic) else {
+            return Err(self.rejected("the topic's name has a zero in it".into()));
+        };
+        let taken = librdkafka::produce(
+            producer.client(),
+            librdkafka::Message {
+                topic,
+                key,
+                payload: &self.body,
+                headers: list,
+                timestamp_ms,
+                opaque: usize::try_from(tag).unwrap_or(usize::MAX),
+            },
+        );
+        let Err(code) = taken else {
+            self.outstanding.sent();
+            return Ok(());
         };
         let size = self.body.len() + key.len();
-        let topic = topic.to_owned();
-        Err(self.not_taken(refused, &topic, size))
+        let topic = topic.to_string_lossy().into_owned();
+        Err(self.not_taken(code, &topic, size))
     }
 
     fn poll(&mut self, budget: Duration, outcomes: &mut Vec<Outcome>) -> Result<(), SinkError> {
@@ -421,6 +439,7 @@ impl Sink for KafkaSink {
         }
         let before = outcomes.len();
         let start = Instant::now();
+        self.now_ms = now_ms();
         loop {
             let Some(producer) = &self.producer else { return Err(self.not_open()) };
             let _events = serve(producer);
@@ -513,9 +532,17 @@ impl fmt::Debug for KafkaSink {
 }
 
 /// The time of a record in milliseconds. Brokers refuse a batch in which one record is too far
-/// in the future, so none is: a clock may have been set back since.
-fn record_time(event_us: u64) -> Option<i64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    let event = u128::from(event_us / 1_000);
-    i64::try_from(event.min(now)).ok().filter(|time| *time > 0)
+/// in the future, so none is: a clock may have been set back since. The clock is read only for an
+/// event that is newer than `now_ms`, which is a moment old.
+fn record_time(event_us: u64, now: &mut u64) -> Option<i64> {
+    let event = event_us / 1_000;
+    if event > *now {
+        *now = now_ms();
+    }
+    i64::try_from(event.min(*now)).ok().filter(|time| *time > 0)
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
