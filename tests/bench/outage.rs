@@ -24,6 +24,8 @@ use crate::support::switch::Switch;
 const QUEUE_BYTES: f64 = 128.0 * 1024.0 * 1024.0;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 const LIMIT: Duration = Duration::from_secs(1200);
+/// Events that wait in memory at a time, to see how fast those go: many, for what it takes to begin and to end is in the time.
+const AT_ONCE: u64 = 200_000;
 /// Pieces in which "alive" is measured, of an outage that has as many.
 const PIECES_ALIVE: u32 = 18;
 
@@ -50,10 +52,10 @@ struct Sink<'p> {
 }
 
 impl Sink<'_> {
-    fn line(&self, more: &str) -> String {
+    fn line(&self, capacity: u64, bytes: f64, more: &str) -> String {
         format!(
             "<sink name=\"out\" type=\"{}\" events=\"CHANNEL_HANGUP_COMPLETE\">\
-             <param name=\"queue-capacity\" value=\"65536\"/><param name=\"queue-max-bytes\" value=\"{QUEUE_BYTES}\"/>\
+             <param name=\"queue-capacity\" value=\"{capacity}\"/><param name=\"queue-max-bytes\" value=\"{bytes}\"/>\
              <param name=\"normal-percent\" value=\"100\"/>{}{more}</sink>",
             self.kind, self.place
         )
@@ -78,21 +80,24 @@ fn wait_connected(stand: &mut Stand) {
 }
 
 /// As many events as will wait on disk, from memory, with nothing in the way: the most that the broker takes. As many at a time as
-/// memory holds, as often as that takes: a broker's queue that grows long becomes slower, whoever fills it.
+/// memory holds, as often as that takes: a broker's queue that grows long becomes slower, whoever fills it. Returns the seconds
+/// that `backlog` of them take.
 fn steady(stand: &mut Stand, backlog: u64, away: u32) -> f64 {
     wait_connected(stand);
-    let times = u64::from(away).div_ceil(backlog);
+    let away = u64::from(away).max(backlog);
+    let at_once = away.min(AT_ONCE);
+    let times = away.div_ceil(at_once);
     let mut took = 0.0;
     for _ in 0..times {
         stand.switch().api("rustbridge pause out");
-        stand.deliver(backlog, 0);
+        stand.deliver(at_once, 0);
         assert_eq!(stand.losses().0, 0, "the queue has room for all of them");
         let before = stand.sink("delivered");
         let since = Instant::now();
         stand.switch().api("rustbridge resume out");
-        took += until_delivered(stand, since, before, backlog);
+        took += until_delivered(stand, since, before, at_once);
     }
-    took / times as f64
+    took * backlog as f64 / (at_once * times) as f64
 }
 
 /// Events while the broker is away: `BENCH_OUTAGE_MINUTES` of them, where that is set.
@@ -197,11 +202,13 @@ fn round(
     tidy: &mut impl FnMut(),
 ) {
     // Who pauses a sink with a spool has events put there.
-    let without = sink.line("<param name=\"spool-mode\" value=\"off\"/>");
+    let without =
+        sink.line(262_144, 8.0 * QUEUE_BYTES, "<param name=\"spool-mode\" value=\"off\"/>");
     stand.with_module(&without, |stand| found.steady.push(steady(stand, backlog, events.1)));
     // What is measured next begins with an empty queue as well.
     tidy();
-    let with = sink.line("<param name=\"spool-max-bytes\" value=\"17179869184\"/>");
+    let with =
+        sink.line(65_536, QUEUE_BYTES, "<param name=\"spool-max-bytes\" value=\"17179869184\"/>");
     stand.switch().api("bench mark end");
     stand.with_module(&with, |stand| {
         stand.switch().api("bench mark begin");
