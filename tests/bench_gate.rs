@@ -25,7 +25,7 @@ use support::host::{Host, HostOptions};
 use support::kafka::Kafka;
 use support::rabbitmq::RabbitMq;
 use support::skips::{self, Missing};
-use support::switch::{Event, Load, Switch};
+use support::switch::{Event, Load, Switch, numbers};
 use support::{Folder, in_path, root, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -311,6 +311,61 @@ impl Cost {
             publisher: self.publisher.min(other.publisher),
             idle_round: self.idle_round.min(other.idle_round),
         }
+    }
+}
+
+/// Bytes of the C library's memory that are in use in the host. Looked at until it rests: a publisher puts what waits into
+/// blocks of their own size.
+fn heap(host: &mut Host) -> f64 {
+    let mut before = f64::NAN;
+    wait_until(LIMIT, "the memory to rest", || {
+        std::thread::park_timeout(Duration::from_millis(50));
+        let now = numbers(&host.command("stat").1)["heap"];
+        (std::mem::replace(&mut before, now) - now).abs() < 1.0
+    });
+    before
+}
+
+/// Events that are made to wait at a time: what waits behind a thousand others is packed, and a queue grows by doubling.
+const STEP: u64 = 8_000;
+
+#[test]
+fn an_event_that_waits_takes_less_memory_than_its_json() {
+    let test = "an_event_that_waits_takes_less_memory_than_its_json";
+    if skips::unless(test, module()).is_none() {
+        return;
+    }
+    for (headers, most) in [(40, 0.6), (85, 0.53), (250, 0.5)] {
+        let folder = Folder::new("gate");
+        let sink = file_sink(&folder).replace("\"ALL\"", "\"CHANNEL_HANGUP_COMPLETE\"").replace(
+            "</sink>",
+            "<param name=\"spool-mode\" value=\"off\"/><param name=\"queue-capacity\" value=\"65536\"/><param name=\"queue-max-bytes\" value=\"1073741824\"/>\
+             <param name=\"normal-percent\" value=\"100\"/></sink>",
+        );
+        let mut host = Host::new(&configuration(&sink));
+        host.load().expect("the module loads");
+        let file = play_file(&folder, headers);
+        let play = |host: &mut Host, count: u64| {
+            for _ in 0..count / u64::try_from(EVENTS).expect("a small number") {
+                host.generate(&format!("play {file} 0"));
+            }
+        };
+        play(&mut host, STEP);
+        settled(&mut host);
+        let json = fs::metadata(folder.join("events.ndjson")).expect("the sink has written").len();
+        host.api("rustbridge pause journal");
+        play(&mut host, STEP);
+        let some = heap(&mut host);
+        play(&mut host, STEP);
+        let more = heap(&mut host);
+        let status = host.json("rustbridge status json");
+        assert_eq!(status["sinks"][0]["waiting"], 2 * STEP, "{status:#}");
+        let share = (more - some) / f64::from(u32::try_from(json).expect("some megabytes"));
+        eprintln!(
+            "memory of an event of {headers} headers that waits, in those of its JSON: {share:.2}"
+        );
+        assert!(share <= most, "{headers} headers: {share:.2} of its JSON, at most {most}");
+        host.stop();
     }
 }
 

@@ -7,6 +7,5 @@ mod outgoing;
 mod recent;
 mod template;
 
-pub(crate) use outgoing::number;
 pub use outgoing::{Form, Outgoing, Stamp};
 pub use recent::RecentIds;

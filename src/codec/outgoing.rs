@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 //! One message on its way to a broker, as a sink sees it.
 
-use std::fmt::Write as _;
-
 use crate::codec::{json, key};
 use crate::event::{EventKind, EventNames, Index, Record};
 
@@ -40,11 +38,6 @@ pub struct Outgoing<'a> {
     pub index: &'a Index,
     /// The core's names of its events.
     pub names: &'a EventNames,
-}
-
-/// A header's value that is a number.
-pub(crate) fn number(value: &[u8]) -> Option<u64> {
-    str::from_utf8(value).ok()?.parse().ok()
 }
 
 impl<'a> Outgoing<'a> {
@@ -107,16 +100,12 @@ impl<'a> Outgoing<'a> {
 
     /// `Event-Date-Timestamp`: microseconds since 1970 at which the core made the event.
     pub fn timestamp_us(&self) -> Option<u64> {
-        self.number("Event-Date-Timestamp")
+        self.index.timestamp_us()
     }
 
     /// `Event-Sequence`: the core's own number of the event.
     pub fn event_sequence(&self) -> Option<u64> {
-        self.number("Event-Sequence")
-    }
-
-    fn number(&self, header: &str) -> Option<u64> {
-        number(self.header(header)?)
+        self.index.sequence()
     }
 
     /// Appends the id to de-duplicate by: `<Core-UUID>-<Event-Sequence>`, with `-n` behind it
@@ -132,14 +121,20 @@ impl<'a> Outgoing<'a> {
             return;
         }
         let core = self.header("Core-UUID").and_then(|uuid| str::from_utf8(uuid).ok());
-        // Writing to a String cannot fail.
-        let _infallible = match (core, self.event_sequence()) {
-            (Some(core), Some(sequence)) => match self.stamp.reuse {
-                0 => write!(out, "{core}-{sequence}"),
-                reuse => write!(out, "{core}-{sequence}-{reuse}"),
-            },
-            _ => write!(out, "{}-rb-{}", self.boot, self.stamp.seq),
-        };
+        let mut number = itoa::Buffer::new();
+        if let (Some(core), Some(sequence)) = (core, self.event_sequence()) {
+            out.push_str(core);
+            out.push('-');
+            out.push_str(number.format(sequence));
+            if self.stamp.reuse > 0 {
+                out.push('-');
+                out.push_str(number.format(self.stamp.reuse));
+            }
+        } else {
+            out.push_str(self.boot);
+            out.push_str("-rb-");
+            out.push_str(number.format(self.stamp.seq));
+        }
     }
 
     /// Appends the routing key `event.<node>.<name>.<subclass or _>.<Unique-ID or _>`, always

@@ -24,6 +24,20 @@ pub struct Index {
     table: Vec<(u32, u32)>,
     /// How many are in `table`.
     others: usize,
+    /// Asked for several times for each message.
+    sequence: Option<u64>,
+    timestamp_us: Option<u64>,
+}
+
+const SEQUENCE: u16 = known::number_of(b"Event-Sequence");
+const TIMESTAMP: u16 = known::number_of(b"Event-Date-Timestamp");
+
+/// A header's value that is a number.
+pub(crate) fn number(value: &[u8]) -> Option<u64> {
+    let (first, rest) = value.split_first()?;
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    rest.iter()
+        .try_fold(digit(first)?, |number, byte| number.checked_mul(10)?.checked_add(digit(byte)?))
 }
 
 /// Numbers above this begin anew: the entries of one more record of any size fit behind it.
@@ -156,6 +170,24 @@ impl Index {
                 }
             }
         }
+        self.sequence = self.number(bytes, SEQUENCE);
+        self.timestamp_us = self.number(bytes, TIMESTAMP);
+    }
+
+    fn number(&self, bytes: &[u8], id: u16) -> Option<u64> {
+        let entry = self.entry_number(*self.known.get(usize::from(id))?)?;
+        let entry = self.entries.get(entry).filter(|entry| !entry.array)?;
+        number(slice(bytes, entry.value)?)
+    }
+
+    /// `Event-Sequence`, when the record has it and it is a number.
+    pub fn sequence(&self) -> Option<u64> {
+        self.sequence
+    }
+
+    /// `Event-Date-Timestamp`, likewise.
+    pub fn timestamp_us(&self) -> Option<u64> {
+        self.timestamp_us
     }
 
     /// Lets go of the record before.
@@ -421,6 +453,25 @@ mod tests {
             }
         }
         assert!(begun_anew >= 3, "{begun_anew}");
+    }
+
+    #[test]
+    fn numbers_are_digits_that_fit() {
+        assert_eq!(number(b"0"), Some(0));
+        assert_eq!(number(b"18446744073709551615"), Some(u64::MAX));
+        for value in [&b""[..], b"18446744073709551616", b"-1", b"1 ", b"0x10", b"1.5"] {
+            assert_eq!(number(value), None);
+        }
+        let mut index = Index::default();
+        let found = record(&[("Event-Sequence", "1"), ("Event-Sequence", "23")]);
+        index.read(&found);
+        assert_eq!((index.sequence(), index.timestamp_us()), (Some(23), None));
+        let mut array = record(&[("Event-Date-Timestamp", "7")]);
+        index.read(&array);
+        assert_eq!((index.sequence(), index.timestamp_us()), (None, Some(7)));
+        array.array(b"Event-Date-Timestamp", [b"8".as_slice()].into_iter());
+        index.read(&array);
+        assert_eq!(index.timestamp_us(), None);
     }
 
     #[test]

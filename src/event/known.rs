@@ -71,6 +71,34 @@ pub fn candidate(hash: u32) -> Option<Known> {
     None
 }
 
+/// The number of a name that is in the list.
+///
+/// # Panics
+///
+/// At compile time, for which it is: when the name is not in the list.
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "runs at compile time"
+)]
+pub(super) const fn number_of(name: &[u8]) -> u16 {
+    let mut id = 0;
+    while id < COUNT {
+        let known = NAMES[id].as_bytes();
+        let mut at = 0;
+        while at < name.len() && at < known.len() && name[at] == known[at] {
+            at += 1;
+        }
+        if at == name.len() && at == known.len() {
+            return id as u16;
+        }
+        id += 1;
+    }
+    panic!("not a usual name")
+}
+
 /// What is known of this very name, of which `hash` is the [`hash_of`].
 #[inline]
 pub(super) fn find(name: &[u8], hash: u64) -> Option<Known> {

@@ -14,6 +14,6 @@ mod record;
 pub mod selection;
 
 pub use index::{Index, Value};
-pub(crate) use index::{Member, MemberName, MemberValue, Span};
+pub(crate) use index::{Member, MemberName, MemberValue, Span, number};
 pub use kind::{Class, EventKind, EventNames};
 pub use record::{DecodeError, Record, Uncopied};

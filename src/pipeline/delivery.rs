@@ -6,7 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::codec::{Outgoing, Stamp, number};
+use crate::codec::{Outgoing, Stamp};
 use crate::dead::Letter;
 use crate::pipeline::gap::Gap;
 use crate::pipeline::item::{Item, Origin};
@@ -84,8 +84,7 @@ impl Publisher {
             let sent = panic::catch_unwind(AssertUnwindSafe(|| {
                 self.index.read(&item.record);
                 if !item.is_stamped {
-                    let sequence = self.index.get(&item.record, b"Event-Sequence").and_then(number);
-                    item.stamp_by(&mut self.recent, sequence);
+                    item.stamp_by(&mut self.recent, self.index.sequence());
                 }
                 let message = Outgoing {
                     stamp: item.stamp,

@@ -6,9 +6,9 @@ use std::hint;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::codec::{RecentIds, Stamp, number};
+use crate::codec::{RecentIds, Stamp};
 use crate::config::delivery::WhenFull;
-use crate::event::{Class, Record};
+use crate::event::{Class, Record, number};
 use crate::memory;
 use crate::pipeline::gap::Gap;
 use crate::pipeline::item::{Item, Origin};

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "host.h"
 
+#include <malloc.h>
 #include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
@@ -58,9 +59,10 @@ static void stat_line(struct reply *reply)
 		if (fscanf(in, "%ld %ld", &pages, &resident) != 2) resident = 0;
 		fclose(in);
 	}
-	snprintf(reply->status, sizeof(reply->status), "+OK delivered=%llu fired=%llu queued=%llu bindings=%llu allocs=%llu frees=%llu alloc_bytes=%llu rss_kb=%ld event_all=%d",
+	struct mallinfo2 heap = mallinfo2();
+	snprintf(reply->status, sizeof(reply->status), "+OK delivered=%llu fired=%llu queued=%llu bindings=%llu allocs=%llu frees=%llu alloc_bytes=%llu heap=%zu rss_kb=%ld event_all=%d",
 		(unsigned long long)events.delivered, (unsigned long long)events.fired, (unsigned long long)events.queued, (unsigned long long)events.bindings,
-		(unsigned long long)allocs.allocations, (unsigned long long)allocs.frees, (unsigned long long)allocs.bytes,
+		(unsigned long long)allocs.allocations, (unsigned long long)allocs.frees, (unsigned long long)allocs.bytes, heap.uordblks + heap.hblkhd,
 		resident * (sysconf(_SC_PAGESIZE) / 1024), (int)event_all);
 }
 
