@@ -46,7 +46,7 @@
 //!
 //! | layer | imports | `unsafe` | what it is |
 //! | --- | --- | --- | --- |
-//! | `ffi` | – | yes | C interfaces: FreeSWITCH's, generated; handing a message to librdkafka |
+//! | `ffi` | – | yes | FreeSWITCH's C interface, generated |
 //! | `memory` | – | no | how a thread of ours waits for memory |
 //! | `event` | – | no | an event, owned and inert; which ones a sink wants |
 //! | `switch` | `ffi`, `memory`, `event` | yes | what FreeSWITCH lets us do, safely |
@@ -56,20 +56,20 @@
 //! | `codec` | `event`, `config` | no | from an event to what a broker stores |
 //! | `lines` | `codec` | no | files of checked lines, for people and for us |
 //! | `dead` | `event`, `codec`, `lines` | no | messages that a broker rejects, kept |
-//! | `sink` | `ffi`, `event`, `config`, `codec` | no | where messages go |
+//! | `sink` | `event`, `config`, `codec` | no | where messages go |
 //! | `calls` | `event`, `codec`, `lines`, `sink` | no | the live calls, for those that a crash ended |
 //! | `pipeline` | `memory`, `event`, `config`, `queue`, `spool`, `codec`, `dead`, `sink` | no | one sink's publisher |
 //! | `module` | all above but `ffi` | no | the owner of everything |
 //! | `abi` | `ffi`, `switch`, `module` | yes | the one exported symbol |
 //!
-//! `switch`, `module`, `abi` and FreeSWITCH's part of `ffi` are there with the feature `switch`;
-//! everything else builds and tests where no FreeSWITCH is.
-#![cfg_attr(not(any(feature = "switch", feature = "kafka")), forbid(unsafe_code))]
+//! `ffi`, `switch`, `module` and `abi` are there with the feature `switch`; everything else builds
+//! and tests where no FreeSWITCH is.
+#![cfg_attr(not(feature = "switch"), forbid(unsafe_code))]
 
 #[cfg(panic = "abort")]
 compile_error!("a panic must never end the switch: build with panic = \"unwind\"");
 
-#[cfg(any(feature = "switch", feature = "kafka"))]
+#[cfg(feature = "switch")]
 mod ffi;
 
 pub mod calls;

@@ -314,14 +314,19 @@ impl Cost {
     }
 }
 
+/// So many readings of the memory in a row that are alike.
+const RESTED: u32 = 10;
+
 /// Bytes of the C library's memory that are in use in the host. Looked at until it rests: a publisher puts what waits into
 /// blocks of their own size.
 fn heap(host: &mut Host) -> f64 {
-    let mut before = f64::NAN;
+    let (mut before, mut same) = (f64::NAN, 0);
     wait_until(LIMIT, "the memory to rest", || {
         std::thread::park_timeout(Duration::from_millis(50));
         let now = numbers(&host.command("stat").1)["heap"];
-        (std::mem::replace(&mut before, now) - now).abs() < 1.0
+        let is_same = (std::mem::replace(&mut before, now) - now).abs() < 1.0;
+        same = if is_same { same + 1 } else { 0 };
+        same >= RESTED
     });
     before
 }

@@ -43,6 +43,10 @@ pub(crate) fn number(value: &[u8]) -> Option<u64> {
 /// Numbers above this begin anew: the entries of one more record of any size fit behind it.
 const BASE_MAX: u32 = u32::MAX / 2;
 
+/// A table that is larger than a record needs by this factor is made anew: one with thousands of
+/// names would else have all that come later look in memory that no cache holds.
+const TABLE_EXCESS: usize = 32;
+
 /// A part of a record's bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
@@ -132,7 +136,8 @@ impl Index {
         self.forget();
         // Room for the case that all names are others. A record from disk carries no count.
         let slots = (record.header_count() * 2).next_power_of_two().max(16);
-        if self.table.len() < slots {
+        if self.table.len() < slots || self.table.len() > slots * TABLE_EXCESS {
+            self.table.clear();
             self.table.resize(slots, (0, 0));
         }
         let bytes = record.bytes();
@@ -206,8 +211,7 @@ impl Index {
         }
     }
 
-    /// So that numbers can begin anew. Also ends what one record with very many names would cost
-    /// all that come later.
+    /// So that numbers can begin anew.
     #[cold]
     fn clear_tables(&mut self) {
         self.base = 0;
@@ -453,6 +457,31 @@ mod tests {
             }
         }
         assert!(begun_anew >= 3, "{begun_anew}");
+        // A place of before that a later record's numbers reach.
+        index.base = BASE_MAX;
+        index.read(&first);
+        let stale = index.base + 101;
+        index.base = BASE_MAX;
+        index.read(&second);
+        index.base = stale - 1;
+        index.entries.clear();
+        index.read(&second);
+        assert_eq!(index.get(&second, b"Unique-ID"), None);
+    }
+
+    #[test]
+    fn a_table_that_one_record_made_large_is_made_anew_for_the_next() {
+        let wide: Vec<(String, String)> =
+            (0..5_000).map(|n| (format!("name-{n}"), format!("{n}"))).collect();
+        let wide: Vec<(&str, &str)> = wide.iter().map(|(n, v)| (&**n, &**v)).collect();
+        let mut index = Index::default();
+        index.read(&record(&wide));
+        let large = index.table.len();
+        let small = record(&[("name-7", "again")]);
+        index.read(&small);
+        assert!(index.table.len() * 32 <= large, "{} {large}", index.table.len());
+        assert_eq!(index.get(&small, b"name-7"), Some(b"again".as_slice()));
+        assert_eq!(index.get(&small, b"name-8"), None);
     }
 
     #[test]

@@ -34,6 +34,9 @@ const PIECES_ALIVE: u32 = 18;
 struct Found {
     alive: [Series; 3],
     dead: [Series; 3],
+    /// The first ten seconds without the broker, and the worst.
+    first_dead: Series,
+    worst_dead: Series,
     silent: [Series; 3],
     memory: Series,
     first: Series,
@@ -189,6 +192,9 @@ fn outage(
         std::thread::park_timeout(Duration::from_millis(20));
     }
     alive.and(again).note(&mut found.alive);
+    let [.., rarest] = &dead.0;
+    found.first_dead.push(rarest.first().copied().unwrap_or(f64::NAN));
+    found.worst_dead.push(rarest.iter().copied().fold(f64::NAN, f64::max));
     dead.note(&mut found.dead);
     silent.note(&mut found.silent);
 }
@@ -268,6 +274,18 @@ fn report(broker: &str, case: &Case, found: &Found, results: &mut Results) {
             &found.alive[at],
         );
     }
+    results.figure(
+        "callback, broker dead, p99.9 of the first ten seconds",
+        &name,
+        "ns",
+        &found.first_dead,
+    );
+    results.figure(
+        "callback, broker dead, p99.9 of the worst ten seconds",
+        &name,
+        "ns",
+        &found.worst_dead,
+    );
     let bound = found.memory.map(|_| QUEUE_BYTES + 16.0 * MEBIBYTE);
     results.ratio(
         "memory that an outage takes / queue-max-bytes + 16 MiB",

@@ -30,12 +30,13 @@ impl ProducerContext for Count {
 
 const KEY: &str = "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b";
 /// As many and as long headers as the sink sends.
-const HEADERS: [(&str, &str); 9] = [
+const HEADERS: [(&str, &str); 10] = [
     ("content-type", "application/json"),
     ("message-id", "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b:1234567"),
     ("event-name", "CHANNEL_HANGUP_COMPLETE"),
     ("unique-id", "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b"),
     ("node", "fs1.example"),
+    ("boot", "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b"),
     ("seq", "1234567"),
     ("core-uuid", "0f3a5b7c-1d2e-4f60-8a9b-0c1d2e3f4a5b"),
     ("event-sequence", "1234567"),

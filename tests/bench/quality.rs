@@ -26,6 +26,7 @@ use crate::rounds::Series;
 use crate::support::rabbitmq::RabbitMq;
 use crate::support::skips::{self, Missing};
 use crate::support::{Folder, free_port, in_path};
+use crate::throughput::connected;
 
 /// Time between two packets.
 const RHYTHM: f64 = 0.020;
@@ -208,11 +209,11 @@ fn listen(stand: &mut Stand, place: &Place, seconds: u64) -> Heard {
     let ears = std::thread::scope(|scope| {
         let ears = scope.spawn(move || {
             come_first();
-            // What has gathered since the last time is none of this time's.
-            hear(&place.sockets, Duration::from_millis(100));
+            // What has gathered since the last time is none of this time's, nor is what a load takes.
+            hear(&place.sockets, Duration::from_secs(1));
             hear(&place.sockets, Duration::from_secs(seconds))
         });
-        stand.deliver(u64::from(EVENTS) * seconds, EVENTS);
+        stand.deliver(u64::from(EVENTS) * (seconds + 2), EVENTS);
         ears.join().expect("the listener ends")
     });
     let packets: u64 = ears.values().map(|ear| ear.packets).sum();
@@ -302,19 +303,28 @@ fn sink(name: &str, port: u16) -> String {
     )
 }
 
-/// Measures all three in turn, a different one first in each round, and puts what `measure` found where it belongs.
+/// Measures all three in turn, a different one first in each round, and puts what `measure` found where it belongs. Each time the
+/// broker is away another sink waits for it: what waits is read at a load, and nobody's measurement is to have that in it.
 fn in_turn<T>(
     stand: &mut Stand,
-    (sinks, rounds): (&[Option<String>; 3], usize),
+    (port, rounds): (u16, usize),
     mut measure: impl FnMut(&mut Stand) -> T,
     mut put: impl FnMut(usize, T),
 ) {
     for round in 0..rounds {
         for turn in 0..CASES.len() {
             let case = (round + turn) % CASES.len();
-            let found = match &sinks[case] {
-                None => measure(stand),
-                Some(sink) => stand.with_module(sink, &mut measure),
+            let found = match case {
+                0 => measure(stand),
+                1 => stand.with_module(&sink("out", port), |stand| {
+                    connected(stand);
+                    measure(stand)
+                }),
+                // Nobody listens there.
+                _ => {
+                    let away = sink(&format!("away{round}"), free_port());
+                    stand.with_module(&away, &mut measure)
+                }
             };
             put(case, found);
         }
@@ -345,36 +355,38 @@ pub fn run(effort: Effort, results: &mut Results) {
     let there = sink("out", broker.port());
     let calls =
         if effort.short { 40 } else { stand.with_module(&there, |stand| most(stand, &place)) };
+    let in_rounds = |rounds| (broker.port(), rounds);
     client.purge("quality");
     assert!(calls > 0, "this machine holds no hundred calls");
-    // Where the broker is away nobody listens, and what waits for it is another sink's: else it would be sent in another's turn.
-    let sinks = [None, Some(there), Some(sink("away", free_port()))];
     let (seconds, short) = if effort.short { (2, 300) } else { (4, 500) };
     let rounds = if effort.short { 3 } else { effort.rounds * 3 };
     let mut found: [Found; 3] = Default::default();
     // The same calls play in all rounds: which of them fall on the same millisecond is the most of what their rhythm is.
     for (at, calls) in [calls, calls / 2].into_iter().enumerate() {
-        let time = Duration::from_secs((rounds * CASES.len()) as u64 * (seconds + 2));
+        let time = Duration::from_secs((rounds * CASES.len()) as u64 * (seconds + 4));
         let ((), made) = playing(&mut stand, &place, calls, time, |stand| {
             in_turn(
                 stand,
-                (&sinks, rounds),
+                in_rounds(rounds),
                 |stand| listen(stand, &place, seconds),
                 |case, heard| {
                     assert!(heard.calls == calls, "{} of {calls} calls play", heard.calls);
                     found[case].playing[at].jitter.push(heard.jitter);
                     found[case].playing[at].gaps.push(heard.gaps);
+                    client.purge("quality");
                 },
             );
         });
         assert!(made, "sipp makes as many calls as before");
-        client.purge("quality");
     }
     in_turn(
         &mut stand,
-        (&sinks, rounds),
+        in_rounds(rounds),
         |stand| complete(stand, &place.folder, short),
-        |case, rate| found[case].rate.push(rate),
+        |case, rate| {
+            found[case].rate.push(rate);
+            client.purge("quality");
+        },
     );
     report(&found, calls, results);
 }

@@ -1,71 +1,83 @@
 // SPDX-License-Identifier: MIT
 //! The headers of a Kafka record. All values are text.
 
+use rdkafka::message::{Header, OwnedHeaders, ToBytes};
+
 use crate::codec::{Form, Outgoing};
 
 /// The most headers that a message of [`Form::Event`] has.
-pub(super) const EVENT_HEADERS: usize = 11;
+const EVENT_HEADERS: usize = 11;
 
-/// Gives each header of `message` to `add`, in order. `id` is a buffer to write the message id in.
-pub(super) fn headers(message: &Outgoing<'_>, id: &mut String, mut add: impl FnMut(&str, &[u8])) {
+/// The headers of `message`. `id` is a buffer to write the message id in.
+///
+/// librdkafka allocates one block for the list and one for each header; they become the
+/// producer's and are freed with the delivery report.
+pub(super) fn headers(message: &Outgoing<'_>, id: &mut String) -> OwnedHeaders {
     id.clear();
     message.write_id(id);
     match message.form() {
-        Form::Event => event_headers(message, id, &mut add),
-        Form::Publish => publish_headers(message, id, &mut add),
+        Form::Event => event_headers(message, id),
+        Form::Publish => publish_headers(message, id),
     }
 }
 
-fn event_headers(message: &Outgoing<'_>, id: &str, add: &mut impl FnMut(&str, &[u8])) {
+fn event_headers(message: &Outgoing<'_>, id: &str) -> OwnedHeaders {
     let mut number = itoa::Buffer::new();
-    add("content-type", JSON);
-    add("message-id", id.as_bytes());
-    add("event-name", message.name().as_bytes());
+    let mut headers = OwnedHeaders::new_with_capacity(EVENT_HEADERS);
+    headers = add(headers, "content-type", "application/json");
+    headers = add(headers, "message-id", id);
+    headers = add(headers, "event-name", message.name());
     if let Some(subclass) = message.subclass() {
-        add("event-subclass", subclass);
+        headers = add(headers, "event-subclass", subclass);
     }
     if let Some(uuid) = message.unique_id() {
-        add("unique-id", uuid);
+        headers = add(headers, "unique-id", uuid);
     }
-    add_stream(message, add);
+    headers = add_stream(headers, message);
     if let Some(core) = message.header("Core-UUID") {
-        add("core-uuid", core);
+        headers = add(headers, "core-uuid", core);
     }
     if let Some(sequence) = message.event_sequence() {
-        add("event-sequence", number.format(sequence).as_bytes());
+        headers = add(headers, "event-sequence", number.format(sequence));
     }
     if let Some(timestamp) = message.timestamp_us() {
-        add("timestamp-us", number.format(timestamp).as_bytes());
+        headers = add(headers, "timestamp-us", number.format(timestamp));
     }
+    headers
 }
 
-fn publish_headers(message: &Outgoing<'_>, id: &str, add: &mut impl FnMut(&str, &[u8])) {
+fn publish_headers(message: &Outgoing<'_>, id: &str) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new_with_capacity(EVENT_HEADERS);
     let mut typed = false;
     for (name, value) in message.publish_headers() {
         // A header's name is text in Kafka. What is not would come out as something else.
         let Ok(name) = str::from_utf8(name) else { continue };
         typed |= name.eq_ignore_ascii_case("content-type");
-        add(name, value);
+        headers = add(headers, name, value);
     }
     if !typed {
-        add("content-type", JSON);
+        headers = add(headers, "content-type", "application/json");
     }
     // Behind the sender's: a consumer takes the last of a name.
-    add("message-id", id.as_bytes());
-    add_stream(message, add);
+    headers = add(headers, "message-id", id);
+    add_stream(headers, message)
 }
 
-const JSON: &[u8] = b"application/json";
-
 /// Where the message stands in the sink's stream.
-fn add_stream(message: &Outgoing<'_>, add: &mut impl FnMut(&str, &[u8])) {
-    add("node", message.node.as_bytes());
-    add("boot", message.boot.as_bytes());
-    add("seq", itoa::Buffer::new().format(message.stamp.seq).as_bytes());
+fn add_stream(mut headers: OwnedHeaders, message: &Outgoing<'_>) -> OwnedHeaders {
+    headers = add(headers, "node", message.node);
+    headers = add(headers, "boot", message.boot);
+    add(headers, "seq", itoa::Buffer::new().format(message.stamp.seq))
+}
+
+fn add<V: ToBytes + ?Sized>(headers: OwnedHeaders, key: &str, value: &V) -> OwnedHeaders {
+    headers.insert(Header { key, value: Some(value) })
 }
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::message::Headers as _;
+
     use super::*;
     use crate::codec::Stamp;
     use crate::event::{Class, EventKind, EventNames, Index, Record};
@@ -82,11 +94,14 @@ mod tests {
             index: &index,
             names: &names,
         };
-        let mut found = Vec::new();
-        headers(&message, &mut String::new(), |name, value| {
-            found.push((name.to_owned(), String::from_utf8_lossy(value).into_owned()));
-        });
-        found
+        let headers = headers(&message, &mut String::new());
+        headers
+            .iter()
+            .map(|header| {
+                let value = String::from_utf8_lossy(header.value.unwrap());
+                (header.key.to_owned(), value.into_owned())
+            })
+            .collect()
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -18,9 +18,9 @@
 //! time of the event: a broker that crashes while events older than a day are sent from a spool
 //! may take again what it had not acknowledged.
 //!
-//! What one message costs beyond librdkafka's own copy of key and body: librdkafka allocates one
-//! block for the headers and one for each, which are freed with the delivery report, and looks the
-//! topic up by name.
+//! What one message costs beyond librdkafka's own copy of key and body: `rdkafka` allocates the
+//! topic's name as a C string, librdkafka one block for the headers and one for each, which are
+//! freed with the delivery report, and looks the topic up by name.
 
 mod context;
 mod headers;
@@ -31,15 +31,14 @@ mod properties;
 mod settings;
 mod verdict;
 
-use std::ffi::CStr;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::MetadataTopic;
-use rdkafka::producer::{BaseProducer, Producer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub use properties::check_properties;
@@ -51,7 +50,6 @@ use verdict::{Verdict, is_missing, topic_advice, topic_name_problem, verdict};
 use crate::codec::{Form, Outgoing};
 use crate::config::kafka::KafkaConfig;
 use crate::config::template::{Purpose, Template};
-use crate::ffi::librdkafka::{self, Headers};
 use crate::sink::{Interrupt, Outcome, Sink, SinkError};
 
 /// How long `open` waits for a first answer. Load never waits for this: it is the publisher's
@@ -128,30 +126,6 @@ impl KafkaSink {
             id: String::new(),
             late: Vec::new(),
         }
-    }
-
-    /// Writes down the topic that the message goes to, with a zero behind it.
-    fn write_topic(&mut self, message: &Outgoing<'_>) -> Result<(), SinkError> {
-        self.topic.clear();
-        let destination = match message.form() {
-            Form::Event => None,
-            Form::Publish => message.destination(),
-        };
-        match destination {
-            Some(name) => {
-                if let Some(problem) = topic_name_problem(name) {
-                    let name = String::from_utf8_lossy(name);
-                    return Err(self.rejected(format!("the topic name {name:?} {problem}")));
-                }
-                self.topic.extend_from_slice(name);
-            }
-            None if self.topic_template.has_fields() => {
-                message.write_topic(&self.topic_template, &mut self.topic);
-            }
-            None => self.topic.extend_from_slice(self.config.topic.as_bytes()),
-        }
-        self.topic.push(0);
-        Ok(())
     }
 
     /// Waits a moment for a first answer, so that what is wrong for good shows at once.
@@ -398,38 +372,50 @@ impl Sink for KafkaSink {
     }
 
     fn send(&mut self, tag: u64, message: &Outgoing<'_>) -> Result<(), SinkError> {
-        self.write_topic(message)?;
+        let mut own = std::mem::take(&mut self.topic);
+        own.clear();
+        if self.topic_template.has_fields() {
+            message.write_topic(&self.topic_template, &mut own);
+        } else {
+            own.extend_from_slice(self.config.topic.as_bytes());
+        }
+        self.topic = own;
+        let own = str::from_utf8(&self.topic).unwrap_or_default();
+        let topic = match message.form() {
+            Form::Event => own,
+            Form::Publish => match message.destination() {
+                None => own,
+                Some(name) => {
+                    if let Some(problem) = topic_name_problem(name) {
+                        let name = String::from_utf8_lossy(name);
+                        return Err(self.rejected(format!("the topic name {name:?} {problem}")));
+                    }
+                    str::from_utf8(name).unwrap_or_default()
+                }
+            },
+        };
         let Some(producer) = &self.producer else { return Err(self.not_open()) };
         self.body.clear();
         self.body.shrink_to(BODY_KEPT);
         message.write_body(&mut self.body);
         let key = message.record_key(&self.key_template, &mut self.key);
-        let mut list = Headers::with_room(headers::EVENT_HEADERS);
-        headers::headers(message, &mut self.id, |name, value| list.add(name, value));
-        let time = message.timestamp_us().and_then(|us| record_time(us, &mut self.now_ms));
-        // Without it librdkafka takes the present.
-        let timestamp_ms = time.unwrap_or(0);
-        let Ok(topic) = CStr::from_bytes_with_nul(&self.topic) else {
-            return Err(self.rejected("the topic's name has a zero in it".into()));
-        };
-        let taken = librdkafka::produce(
-            producer.client(),
-            librdkafka::Message {
-                topic,
-                key,
-                payload: &self.body,
-                headers: list,
-                timestamp_ms,
-                opaque: usize::try_from(tag).unwrap_or(usize::MAX),
-            },
-        );
-        let Err(code) = taken else {
-            self.outstanding.sent();
-            return Ok(());
+        let opaque = usize::try_from(tag).unwrap_or(usize::MAX);
+        let mut record = BaseRecord::with_opaque_to(topic, opaque)
+            .key(key)
+            .payload(self.body.as_slice())
+            .headers(headers::headers(message, &mut self.id));
+        record.timestamp = message.timestamp_us().and_then(|us| record_time(us, &mut self.now_ms));
+        let refused = match producer.send(record) {
+            Ok(()) => {
+                self.outstanding.sent();
+                return Ok(());
+            }
+            Err((KafkaError::MessageProduction(code), _)) => code,
+            Err(_) => Code::InvalidArgument,
         };
         let size = self.body.len() + key.len();
-        let topic = topic.to_string_lossy().into_owned();
-        Err(self.not_taken(code, &topic, size))
+        let topic = topic.to_owned();
+        Err(self.not_taken(refused, &topic, size))
     }
 
     fn poll(&mut self, budget: Duration, outcomes: &mut Vec<Outcome>) -> Result<(), SinkError> {
@@ -533,7 +519,7 @@ impl fmt::Debug for KafkaSink {
 
 /// The time of a record in milliseconds. Brokers refuse a batch in which one record is too far
 /// in the future, so none is: a clock may have been set back since. The clock is read only for an
-/// event that is newer than `now_ms`, which is a moment old.
+/// event that is newer than `now`, which is a moment old.
 fn record_time(event_us: u64, now: &mut u64) -> Option<i64> {
     let event = event_us / 1_000;
     if event > *now {
@@ -545,4 +531,24 @@ fn record_time(event_us: u64, now: &mut u64) -> Option<i64> {
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_record_is_the_events_and_never_in_the_future() {
+        let begun = now_ms();
+        let mut now = begun;
+        assert_eq!(record_time(1_633_261_501_757_401, &mut now), Some(1_633_261_501_757));
+        assert_eq!(record_time(0, &mut now), None);
+        assert_eq!(now, begun, "no look at the clock");
+        // What is remembered is older than the event: the clock is asked.
+        let mut now = 5;
+        assert_eq!(record_time(begun * 1_000, &mut now), i64::try_from(begun).ok());
+        assert!(now >= begun);
+        let far = record_time(u64::MAX, &mut now).unwrap();
+        assert!(u64::try_from(far).unwrap() == now && now < begun + 60_000, "{far}");
+    }
 }
