@@ -328,6 +328,9 @@ impl Store {
                 attempts: 0,
                 origin: Origin::Spool(position),
             });
+            if let Some(spool) = self.spool.as_mut() {
+                spool.give_back(payload);
+            }
         }
         self.read = read;
         lost
@@ -371,9 +374,14 @@ impl Store {
 
     /// Notes that the message at this position needs no keeping any more.
     pub(super) fn settle(&mut self, position: Position) {
-        let Ok(place) = self.reading.binary_search_by_key(&position, |(known, _)| *known) else {
-            return;
+        // As a rule it is the first; else a search through what is in flight.
+        let is_first = self.reading.front().is_some_and(|(known, _)| *known == position);
+        let place = if is_first {
+            Ok(0)
+        } else {
+            self.reading.binary_search_by_key(&position, |(known, _)| *known)
         };
+        let Ok(place) = place else { return };
         if let Some((_, settled)) = self.reading.get_mut(place) {
             *settled = true;
             self.records = self.records.saturating_sub(1);

@@ -21,7 +21,13 @@ pub(super) struct Reader {
     open: Option<Open>,
     /// Consecutive failures to read.
     failures: u32,
+    /// Memory of payloads that were given back.
+    spare: Vec<Vec<u8>>,
 }
+
+/// Payloads whose memory is kept, and the most that one of them may have.
+const SPARE: usize = 256;
+const SPARE_BYTES: usize = 64 << 10;
 
 #[derive(Debug)]
 struct Open {
@@ -77,6 +83,14 @@ impl Spool {
         }
         self.counts.read += to_u64(records);
         Ok(())
+    }
+
+    /// Takes back the memory of a payload that was read, for one that will be.
+    pub fn give_back(&mut self, mut payload: Vec<u8>) {
+        if self.reader.spare.len() < SPARE && payload.capacity() <= SPARE_BYTES {
+            payload.clear();
+            self.reader.spare.push(payload);
+        }
     }
 
     /// Acknowledges every record up to and including the one at `through`. The files follow with a
@@ -150,6 +164,8 @@ impl Spool {
                     if used.is_some_and(|used| used.saturating_add(payload.len()) > max_bytes) {
                         return Ok(None);
                     }
+                    let mut copy = self.reader.spare.pop().unwrap_or_default();
+                    copy.extend_from_slice(payload);
                     self.reader.failures = 0;
                     open.last_seq = Some(head.seq);
                     self.read.index += 1;
@@ -158,7 +174,7 @@ impl Spool {
                         position: segment.position(self.read, head.seq),
                         seq: head.seq,
                         class: head.class,
-                        payload: payload.to_vec(),
+                        payload: copy,
                     }));
                 }
                 Ok(Step::Damage { to }) => {
