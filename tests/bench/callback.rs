@@ -107,18 +107,7 @@ pub fn run(effort: Effort, results: &mut Results) {
         if number >= ALTERNATIVES {
             candidates.retain(|one| !matches!(one, Candidate::Json | Candidate::Bump));
         }
-        let mut table = Table::default();
-        for round in 0..effort.rounds {
-            // Those that are compared are measured moments apart, and none of them always first.
-            let at = round % candidates.len();
-            for candidate in candidates[at..].iter().chain(&candidates[..at]) {
-                let (numbers, from_heap) = measured(&mut stand, *candidate, *case);
-                table.0.entry(*candidate).or_default().push(numbers);
-                if let Some(count) = from_heap {
-                    misses.push(count);
-                }
-            }
-        }
+        let table = in_turn(&mut stand, &candidates, *case, effort.rounds, &mut misses);
         report(&case.name(), &table, &candidates, results);
     }
     // Of a pool that a starved publisher does not refill in time: allocations, which cost more.
@@ -127,6 +116,28 @@ pub fn run(effort: Effort, results: &mut Results) {
 
 /// So many cases have the other ways to write a handler too.
 const ALTERNATIVES: usize = 2;
+
+/// All of them, round by round: those that are compared are measured moments apart, and none of them is always first.
+fn in_turn(
+    stand: &mut Stand,
+    candidates: &[Candidate],
+    case: Case,
+    rounds: usize,
+    misses: &mut Series,
+) -> Table {
+    let mut table = Table::default();
+    for round in 0..rounds {
+        let at = round % candidates.len();
+        for candidate in candidates[at..].iter().chain(&candidates[..at]) {
+            let (numbers, from_heap) = measured(stand, *candidate, case);
+            table.0.entry(*candidate).or_default().push(numbers);
+            if let Some(count) = from_heap {
+                misses.push(count);
+            }
+        }
+    }
+    table
+}
 
 /// One candidate's numbers, and of the module how many of its records were not from the pool.
 fn measured(stand: &mut Stand, candidate: Candidate, mut case: Case) -> (Numbers, Option<f64>) {
@@ -188,14 +199,8 @@ pub fn tails(effort: Effort, results: &mut Results) {
         [Candidate::Nobody, Candidate::Floor, Candidate::Module(1), Candidate::Module(3)];
     let rounds = effort.rounds * if effort.short { 1 } else { 6 };
     let [case, ..] = cases(effort)[..] else { return };
-    let mut table = Table::default();
-    for round in 0..rounds {
-        let at = round % candidates.len();
-        for candidate in candidates[at..].iter().chain(&candidates[..at]) {
-            let (numbers, _) = measured(&mut stand, *candidate, case);
-            table.0.entry(*candidate).or_default().push(numbers);
-        }
-    }
+    let mut misses = Series::default();
+    let table = in_turn(&mut stand, &candidates, case, rounds, &mut misses);
     report(&case.name(), &table, &candidates, results);
     let part = "inside_p999";
     let (one, floor) =

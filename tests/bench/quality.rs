@@ -355,7 +355,7 @@ pub fn run(effort: Effort, results: &mut Results) {
     let there = sink("out", broker.port());
     let calls =
         if effort.short { 40 } else { stand.with_module(&there, |stand| most(stand, &place)) };
-    let in_rounds = |rounds| (broker.port(), rounds);
+    let port = broker.port();
     client.purge("quality");
     assert!(calls > 0, "this machine holds no hundred calls");
     let (seconds, short) = if effort.short { (2, 300) } else { (4, 500) };
@@ -367,7 +367,7 @@ pub fn run(effort: Effort, results: &mut Results) {
         let ((), made) = playing(&mut stand, &place, calls, time, |stand| {
             in_turn(
                 stand,
-                in_rounds(rounds),
+                (port, rounds),
                 |stand| listen(stand, &place, seconds),
                 |case, heard| {
                     assert!(heard.calls == calls, "{} of {calls} calls play", heard.calls);
@@ -381,7 +381,7 @@ pub fn run(effort: Effort, results: &mut Results) {
     }
     in_turn(
         &mut stand,
-        in_rounds(rounds),
+        (port, rounds),
         |stand| complete(stand, &place.folder, short),
         |case, rate| {
             found[case].rate.push(rate);

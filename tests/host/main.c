@@ -9,10 +9,10 @@
 #define _GNU_SOURCE
 #include "host.h"
 
-#include <malloc.h>
 #include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
