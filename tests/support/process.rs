@@ -71,10 +71,14 @@ impl Leashed {
         self.wait(limit);
     }
 
-    /// SIGSTOP: connections stay open, nothing answers.
+    /// SIGSTOP: connections stay open, nothing answers. Returns when every thread stands still: `kill` returns before,
+    /// and a thread that still runs on another processor answers what is sent to it meanwhile.
     pub fn pause(&mut self) {
         self.paused = true;
         self.signal("STOP");
+        wait_until(Duration::from_secs(10), "every thread of a server to stop", || {
+            !states(self.group).iter().any(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'))
+        });
     }
 
     pub fn resume(&mut self) {
@@ -88,6 +92,33 @@ impl Leashed {
     pub fn wait(&mut self, limit: Duration) {
         wait_until(limit, "a server to end", || !self.is_running());
     }
+}
+
+/// The state of every thread of a process group, as `/proc` names it (proc(5)). Threads that end meanwhile are left out.
+fn states(group: i32) -> Vec<char> {
+    let mut states = Vec::new();
+    let processes = std::fs::read_dir("/proc").expect("/proc can be read").flatten();
+    for process in
+        processes.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok())
+    {
+        if stat(&process.path()).is_none_or(|(_, its_group)| its_group != group) {
+            continue;
+        }
+        let Ok(threads) = std::fs::read_dir(process.path().join("task")) else { continue };
+        states.extend(
+            threads.flatten().filter_map(|thread| stat(&thread.path())).map(|(state, _)| state),
+        );
+    }
+    states
+}
+
+/// State and process group of the process or thread whose folder in `/proc` this is; none when it has ended.
+fn stat(folder: &Path) -> Option<(char, i32)> {
+    let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+    // Its name stands in parentheses and may hold some itself.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(1)?.parse().ok()?))
 }
 
 impl Drop for Leashed {
