@@ -326,6 +326,11 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
     ("file", "queue-capacity=-1", "expected 16..=1048576 events"),
     ("file", "queue-capacity=+99", "expected 16..=1048576 events"),
     ("file", "queue-max-bytes=100000", "can't hold one event of max-event-bytes"),
+    (
+        "file",
+        "queue-capacity=1048576 queue-max-bytes=4194304",
+        "queue-capacity: is 1048576 while queue-max-bytes is 4194304: the empty queue takes",
+    ),
     ("file", "queue-when-full=spool spool-mode=off", "spool-mode is off"),
     ("file", "queue-when-full=drop", "expected drop-newest, drop-oldest or spool"),
     (

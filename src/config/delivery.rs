@@ -183,6 +183,10 @@ impl Fsync {
     }
 }
 
+/// Bytes of the queue's memory for each event that it can hold, also while it holds none: a pointer, a count, and the stamp that the
+/// array of the ring keeps beside them.
+const QUEUE_SLOT_BYTES: usize = 24;
+
 impl QueueConfig {
     /// Reads the queue's parameters; the spool's mode decides what they may be.
     pub(super) fn read(
@@ -190,12 +194,20 @@ impl QueueConfig {
         spool: &SpoolSettings,
         max_event_bytes: usize,
     ) -> Self {
+        let capacity = params.read(&sink::QUEUE_CAPACITY);
         let max_bytes = params.read(&sink::QUEUE_MAX_BYTES);
+        let slots = capacity.get().saturating_mul(QUEUE_SLOT_BYTES);
         if max_bytes < max_event_bytes {
             let message = format!(
                 "{max_bytes} bytes can't hold one event of max-event-bytes, which is {max_event_bytes}"
             );
             params.clash(&[&sink::QUEUE_MAX_BYTES], message);
+        } else if max_bytes < slots {
+            let message = format!(
+                "is {capacity} while {} is {max_bytes}: the empty queue takes {slots} bytes; lower the one or raise the other",
+                sink::QUEUE_MAX_BYTES.name
+            );
+            params.clash(&[&sink::QUEUE_CAPACITY, &sink::QUEUE_MAX_BYTES], message);
         }
         let when_full = params.read(&sink::QUEUE_WHEN_FULL);
         let has_spool = spool.mode != SpoolMode::Off;
@@ -204,11 +216,7 @@ impl QueueConfig {
             params.clash(&[&sink::QUEUE_WHEN_FULL, &sink::SPOOL_MODE], message);
         }
         let fitting = if has_spool { WhenFull::Spool } else { WhenFull::DropNewest };
-        Self {
-            capacity: params.read(&sink::QUEUE_CAPACITY),
-            max_bytes,
-            when_full: when_full.unwrap_or(fitting),
-        }
+        Self { capacity, max_bytes, when_full: when_full.unwrap_or(fitting) }
     }
 }
 

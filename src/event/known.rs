@@ -3,8 +3,8 @@
 //!
 //! Two thirds of a call event's bytes are names that every other event has too. A name in here
 //! takes four bytes of a record together with the length of its value, and its JSON is a copy of
-//! what was written down beforehand. Numbers never leave the process: what is stored on disk has
-//! the names, so the list may change from release to release.
+//! what was written down beforehand. What is stored on disk has the numbers too: so a name keeps
+//! the one it has from release to release, and a new one goes to the end of the list.
 
 mod usual;
 
@@ -329,6 +329,23 @@ mod tests {
 
     #[test]
     fn names_are_listed_once() {
-        assert!(NAMES.is_sorted_by(|a, b| a < b));
+        let listed: std::collections::BTreeSet<_> = NAMES.iter().collect();
+        assert_eq!(listed.len(), NAMES.len());
+    }
+
+    /// Spools and dead letters of earlier releases have these numbers, and earlier releases do not know later ones.
+    #[test]
+    fn names_of_earlier_releases_keep_their_numbers() {
+        // One line for each release that added names: how many there were with it, their checksum, and the format of segments,
+        // which is raised with each.
+        let releases = [(466, 612_464_033, 2)];
+        for (count, checksum, _) in releases {
+            let text = NAMES[..count].join("\n");
+            let found = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, text.as_bytes());
+            assert_eq!(found, checksum, "the first {count} are fixed; new ones go behind them");
+        }
+        assert!(releases.is_sorted_by(|a, b| a.0 < b.0 && a.2 < b.2));
+        let newest = releases.last().map(|(count, _, format)| (*count, *format));
+        assert_eq!(newest, Some((NAMES.len(), crate::spool::SEGMENT_FORMAT)), "a line is missing");
     }
 }

@@ -16,7 +16,8 @@
 //! little-endian. The buffer keeps its capacity from one use to the next, which is why the steady
 //! state needs no allocation.
 //!
-//! What a spool stores is this with every name written out, behind a short prefix.
+//! What a spool stores is this, behind a short prefix. Numbers of names are the same in every release (`known`); the prefix
+//! says how many the writer had, so that an older release tells what it cannot read.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -69,7 +70,9 @@ impl RawEntry {
 }
 
 /// The first byte of a stored record, so that a later format can be told from this one.
-const STORED_VERSION: u8 = 1;
+const STORED_VERSION: u8 = 2;
+/// The same of a record that has every name written out, and does not say how many have numbers.
+const STORED_WITHOUT_NUMBERS: u8 = 1;
 
 /// An event that was copied out of FreeSWITCH, or a message of the module's own.
 ///
@@ -120,6 +123,11 @@ pub enum DecodeError {
     /// Written by a newer module, or not by one at all.
     #[error("a stored record has the unknown format {0}")]
     Version(u8),
+    /// Written by a newer module, which has numbers for more names.
+    #[error(
+        "a stored record counts on {0} names that have numbers, which is more than this release knows"
+    )]
+    Names(u16),
     /// Shorter than its own lengths say.
     #[error("a stored record ends early")]
     Truncated,
@@ -418,31 +426,19 @@ impl Record {
             EventKind::PUBLISH => "\u{1}publish",
             kind => names.name(kind).unwrap_or(""),
         };
+        out.reserve(self.used + 2 * TEXT_MAX + 16);
         out.push(STORED_VERSION);
         out.push(self.class.number());
         out.push(reuse);
+        out.extend_from_slice(&KNOWN_NAMES.to_le_bytes());
         for text in [name, boot] {
             // Names and Core-UUIDs are short; what is not would be cut, not misread.
-            let text = text.as_bytes().get(..255).unwrap_or(text.as_bytes());
+            let text = text.as_bytes().get(..TEXT_MAX).unwrap_or(text.as_bytes());
             out.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
             out.extend_from_slice(text);
         }
         out.extend_from_slice(&length(self.subclass_len).to_le_bytes());
-        out.reserve(self.used * 2);
-        let bytes = self.bytes();
-        out.extend_from_slice(self.subclass().unwrap_or_default());
-        let mut at = self.subclass_len;
-        while let Some((entry, next)) = RawEntry::read(bytes, at) {
-            if let Some(known) = entry.id.and_then(known::get) {
-                let name = known.name();
-                out.extend_from_slice(&entry_head(0, name.len(), entry.value_len));
-                out.extend_from_slice(name);
-                out.extend_from_slice(bytes.get(entry.value..next).unwrap_or_default());
-            } else {
-                out.extend_from_slice(bytes.get(at..next).unwrap_or_default());
-            }
-            at = next;
-        }
+        out.extend_from_slice(self.bytes());
     }
 
     /// Reads the stored form into this record. Returns the stream's Core-UUID and the `reuse`.
@@ -456,12 +452,7 @@ impl Record {
         stored: &'b [u8],
     ) -> Result<(&'b str, u8), DecodeError> {
         self.begin(EventKind::UNKNOWN, Class::Normal, None);
-        let (&[version, class, reuse], rest) =
-            stored.split_first_chunk().ok_or(DecodeError::Truncated)?;
-        if version != STORED_VERSION {
-            return Err(DecodeError::Version(version));
-        }
-        let (name, rest) = short_text(rest)?;
+        let Head { class, reuse, name, rest } = Head::read(stored)?;
         let (boot, rest) = short_text(rest)?;
         let (subclass_len, bytes) = rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
         let subclass_len = usize::try_from(u32::from_le_bytes(*subclass_len))
@@ -477,11 +468,45 @@ impl Record {
 
     /// The kind of a record by its stored form, without reading the rest.
     pub fn kind_of_stored(names: &EventNames, stored: &[u8]) -> EventKind {
-        let head = stored.split_first_chunk::<3>();
-        let name = head
-            .filter(|([version, ..], _)| *version == STORED_VERSION)
-            .and_then(|(_, rest)| short_text(rest).ok());
-        name.map_or(EventKind::UNKNOWN, |(name, _)| stored_kind(names, name))
+        Head::read(stored).map_or(EventKind::UNKNOWN, |head| stored_kind(names, head.name))
+    }
+}
+
+/// The longest text that a length of one byte can announce.
+const TEXT_MAX: usize = 255;
+
+/// How many names have numbers.
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "ten bits hold it")]
+const KNOWN_NAMES: u16 = known::COUNT as u16;
+
+/// What a stored record begins with.
+struct Head<'b> {
+    class: u8,
+    reuse: u8,
+    /// Of the event.
+    name: &'b str,
+    /// From the Core-UUID on.
+    rest: &'b [u8],
+}
+
+impl<'b> Head<'b> {
+    fn read(stored: &'b [u8]) -> Result<Self, DecodeError> {
+        let (&[version, class, reuse], rest) =
+            stored.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        let rest = match version {
+            STORED_VERSION => {
+                let (known, rest) = rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
+                let known = u16::from_le_bytes(*known);
+                if known > KNOWN_NAMES {
+                    return Err(DecodeError::Names(known));
+                }
+                rest
+            }
+            STORED_WITHOUT_NUMBERS => rest,
+            _ => return Err(DecodeError::Version(version)),
+        };
+        let (name, rest) = short_text(rest)?;
+        Ok(Self { class, reuse, name, rest })
     }
 }
 
@@ -556,6 +581,35 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_the_format_without_numbers_is_read() {
+        let names = EventNames::new(["CUSTOM", "CHANNEL_CREATE"]);
+        let mut record = Record::default();
+        record.begin(EventKind::new(1), Class::Critical, None);
+        record.header(b"Unique-ID", b"7");
+        let mut stored = vec![1, Class::Critical.number(), 2, 14];
+        stored.extend_from_slice(b"CHANNEL_CREATE\x01b\0\0\0\0");
+        stored.extend_from_slice(record.bytes());
+        let mut back = Record::default();
+        assert_eq!(back.restore(&names, &stored), Ok(("b", 2)));
+        assert_eq!(back.last_value(b"Unique-ID"), Some(b"7".as_slice()));
+        assert_eq!(Record::kind_of_stored(&names, &stored), EventKind::new(1));
+    }
+
+    #[test]
+    fn a_record_of_a_release_with_more_names_is_refused_whole() {
+        let names = EventNames::new(["CUSTOM"]);
+        let mut record = Record::default();
+        record.begin(EventKind::new(0), Class::Normal, None);
+        let mut stored = Vec::new();
+        record.store(&names, "b", 0, &mut stored);
+        let more = KNOWN_NAMES + 1;
+        stored[3..5].copy_from_slice(&more.to_le_bytes());
+        let mut back = Record::default();
+        assert_eq!(back.restore(&names, &stored), Err(DecodeError::Names(more)));
+        assert_eq!(Record::kind_of_stored(&names, &stored), EventKind::UNKNOWN);
+    }
+
+    #[test]
     fn stored_bytes_cut_anywhere_are_an_error_and_never_a_panic() {
         let names = EventNames::new(["CUSTOM"]);
         let mut record = Record::default();
@@ -563,7 +617,7 @@ mod tests {
         record.header(b"Name", b"value");
         let mut stored = Vec::new();
         record.store(&names, "boot", 0, &mut stored);
-        let head = 3 + 1 + 6 + 1 + 4 + 4 + 4;
+        let head = 5 + 1 + 6 + 1 + 4 + 4 + 4;
         for cut in 0..head {
             let mut back = Record::default();
             assert!(back.restore(&names, &stored[..cut]).is_err(), "cut at {cut}");

@@ -391,6 +391,8 @@ impl Publisher {
             return;
         }
         let Some(store) = self.store.as_mut().filter(|store| !store.is_empty()) else { return };
+        // From its beginning again: it may have been long, and would be walked through from end to end, in memory that no cache holds.
+        self.head.clear();
         let boot = &self.settings.boot;
         let lost = store.read(want.max(1), READ_BYTES, boot, &self.pool, &mut self.head);
         self.losses.note_unknown(store.take_untold(), DropReason::SpoolDamaged);

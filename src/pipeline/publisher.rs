@@ -380,7 +380,7 @@ impl Publisher {
         if self.posted.elapsed() >= POST_EVERY {
             self.posted = Instant::now();
             let trouble = store.trouble().map(str::to_owned);
-            self.board.spool(store.stats(), store.bypassed(), trouble);
+            self.board.spool(store.stats().as_ref(), store.bypassed(), trouble);
         }
     }
 

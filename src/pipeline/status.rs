@@ -99,18 +99,35 @@ pub struct SpoolStatus {
     pub disk_bytes: u64,
     /// When the oldest of them was put there, in milliseconds since 1970.
     pub oldest_ms: Option<u64>,
-    /// The number of the last message that survives a power cut.
+    /// The number of the last message that survives a power cut. None where nothing is synced, as then nobody knows.
     pub durable_seq: Option<u64>,
-    /// Messages that a power cut would take: the loss window.
-    pub undurable_records: u64,
+    /// Messages that a power cut would take: the loss window. None likewise.
+    pub undurable_records: Option<u64>,
     /// Bytes of these.
-    pub undurable_bytes: u64,
+    pub undurable_bytes: Option<u64>,
     /// Files that were set aside as damaged.
     pub quarantined: u64,
     /// Messages that would have gone through it and went past it, because its disk did not work.
     pub bypassed: u64,
     /// What is wrong with it.
     pub trouble: Option<String>,
+}
+
+impl SpoolStatus {
+    fn of(stats: &SpoolStats) -> Self {
+        Self {
+            records: stats.records,
+            bytes: stats.bytes,
+            disk_bytes: stats.disk_bytes,
+            oldest_ms: stats.oldest_appended_unix_ms,
+            durable_seq: stats.durable_seq.filter(|_| stats.syncs),
+            undurable_records: stats.syncs.then_some(stats.undurable_records),
+            undurable_bytes: stats.syncs.then_some(stats.undurable_bytes),
+            quarantined: stats.quarantined,
+            bypassed: 0,
+            trouble: None,
+        }
+    }
 }
 
 /// Where a publisher posts what others may read.
@@ -226,19 +243,8 @@ impl StatusBoard {
         self.spooled.store(count, Ordering::Relaxed);
     }
 
-    pub(super) fn spool(&self, stats: Option<SpoolStats>, bypassed: u64, trouble: Option<String>) {
-        let shown = stats.map_or_else(SpoolStatus::default, |stats| SpoolStatus {
-            records: stats.records,
-            bytes: stats.bytes,
-            disk_bytes: stats.disk_bytes,
-            oldest_ms: stats.oldest_appended_unix_ms,
-            durable_seq: stats.durable_seq,
-            undurable_records: stats.undurable_records,
-            undurable_bytes: stats.undurable_bytes,
-            quarantined: stats.quarantined,
-            bypassed: 0,
-            trouble: None,
-        });
+    pub(super) fn spool(&self, stats: Option<&SpoolStats>, bypassed: u64, trouble: Option<String>) {
+        let shown = stats.map_or_else(SpoolStatus::default, SpoolStatus::of);
         self.slow().spool = Some(SpoolStatus { bypassed, trouble, ..shown });
     }
 
@@ -293,5 +299,41 @@ impl StatusBoard {
             latency: self.latency.view(),
             dead_letters,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::SpoolState;
+
+    #[test]
+    fn without_syncs_nobody_knows_what_a_power_cut_takes() {
+        let mut stats = SpoolStats {
+            records: 3,
+            bytes: 300,
+            disk_bytes: 4096,
+            oldest_seq: Some(1),
+            oldest_appended_unix_ms: Some(1),
+            newest_seq: Some(3),
+            appended_total: 3,
+            read_total: 0,
+            in_flight: 0,
+            durable_seq: Some(2),
+            syncs: true,
+            undurable_records: 1,
+            undurable_bytes: 100,
+            segments: 1,
+            quarantined: 0,
+            fsync_errors: 0,
+            state: SpoolState::Ok,
+        };
+        let told = |stats: &SpoolStats| {
+            let spool = SpoolStatus::of(stats);
+            (spool.records, spool.durable_seq, spool.undurable_records, spool.undurable_bytes)
+        };
+        assert_eq!(told(&stats), (3, Some(2), Some(1), Some(100)));
+        stats.syncs = false;
+        assert_eq!(told(&stats), (3, None, None, None));
     }
 }

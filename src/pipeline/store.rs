@@ -51,7 +51,6 @@ pub(super) struct Store {
     records: u64,
     /// Positions read and not yet passed by the cursor, in order, and whether each is settled.
     reading: VecDeque<(Position, bool)>,
-    read: Vec<Stored>,
     said: Option<String>,
     /// Lost by damage, and not taken for a gap record yet.
     untold: u64,
@@ -86,7 +85,6 @@ impl Store {
             failures: 0,
             records: 0,
             reading: VecDeque::new(),
-            read: Vec::new(),
             said: None,
             untold: 0,
             bypassed: 0,
@@ -293,24 +291,18 @@ impl Store {
         out: &mut VecDeque<Item>,
     ) -> u64 {
         let Some(spool) = self.spool.as_mut() else { return 0 };
-        let mut read = std::mem::take(&mut self.read);
-        read.clear();
-        if let Err(error) = spool.read(max, max_bytes, &mut read) {
-            self.complain(&error);
-        }
-        let mut lost = self.note_damage();
+        let (names, reading) = (&self.names, &mut self.reading);
+        let mut unreadable = Vec::new();
         let mut last_boot: Option<Arc<str>> = None;
-        for Stored { position, seq, payload, .. } in read.drain(..) {
-            self.reading.push_back((position, false));
+        let result = spool.read(max, max_bytes, &mut |stored: Stored<'_>| {
+            let Stored { position, seq, payload, .. } = stored;
+            reading.push_back((position, false));
             let mut record = pool.take(Lane::ANY).unwrap_or_default();
-            let restored = Arc::get_mut(&mut record)
-                .and_then(|record| record.restore(&self.names, &payload).ok());
-            let Some((stored_boot, reuse)) = restored else {
-                lost += 1;
-                self.untold += 1;
+            let restored = Arc::get_mut(&mut record).map(|record| record.restore(names, payload));
+            let Some(Ok((stored_boot, reuse))) = restored else {
+                unreadable.push((position, seq, restored.and_then(Result::err)));
                 pool.release(record);
-                self.settle(position);
-                continue;
+                return;
             };
             let boot = (stored_boot != boot).then(|| match &last_boot {
                 Some(before) if **before == *stored_boot => Arc::clone(before),
@@ -328,11 +320,20 @@ impl Store {
                 attempts: 0,
                 origin: Origin::Spool(position),
             });
-            if let Some(spool) = self.spool.as_mut() {
-                spool.give_back(payload);
-            }
+        });
+        if let Err(error) = result {
+            self.complain(&error);
         }
-        self.read = read;
+        let mut lost = self.note_damage();
+        if let Some((_, seq, Some(error))) = unreadable.first() {
+            let name = &self.name;
+            log::error!("[{name}] Spool: message {seq}: {error}; it is counted as damaged");
+        }
+        for (position, ..) in unreadable {
+            lost += 1;
+            self.untold += 1;
+            self.settle(position);
+        }
         lost
     }
 

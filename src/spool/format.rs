@@ -30,8 +30,12 @@ pub(super) const HEADER: u64 = 64;
 pub(super) const FOOTER: u64 = 64;
 /// Size of what precedes a payload.
 pub(super) const RECORD: u64 = 32;
-/// The format this code writes, and the newest it reads.
-pub(super) const VERSION: u16 = 1;
+/// The format of segments that this code writes, and the newest it reads. It is also the format of what their records hold, which the
+/// spool itself does not look into: it is raised whenever an older release could not read that (1 had no names as numbers; a
+/// longer list of names is a new format too). So an older release sets such segments aside as they are.
+pub(crate) const VERSION: u16 = 2;
+/// The same of a cursor.
+const CURSOR_VERSION: u16 = 1;
 /// Distance of the two slots in the cursor file: a block each, so that one torn write cannot hit
 /// both.
 pub(super) const SLOT_STRIDE: u64 = 4096;
@@ -322,7 +326,7 @@ pub(super) fn is_whole(
 pub(super) fn encode_slot(slot: &Slot) -> Vec<u8> {
     let mut out = Vec::with_capacity(SLOT);
     out.extend_from_slice(CURSOR_MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&CURSOR_VERSION.to_le_bytes());
     out.resize(16, 0);
     for word in
         [slot.generation, slot.mark.ordinal, slot.id, slot.mark.index, slot.mark.offset, slot.seq]
@@ -337,7 +341,7 @@ pub(super) fn encode_slot(slot: &Slot) -> Vec<u8> {
 pub(super) fn decode_slot(bytes: &[u8]) -> Option<Slot> {
     let body = bytes.get(..SLOT - 4)?;
     let intact = body.get(..8)? == CURSOR_MAGIC
-        && u16_at(body, 8)? <= VERSION
+        && u16_at(body, 8)? <= CURSOR_VERSION
         && crc32c(body) == u32_at(bytes, SLOT - 4)?;
     if !intact {
         return None;

@@ -132,26 +132,34 @@ impl Spool {
         })
     }
 
-    /// Reads on from memory what the disk in its trouble does not make durable, when all that is durable has been read.
-    pub(super) fn lend(&mut self, max_records: usize, max_bytes: usize, out: &mut Vec<Stored>) {
+    /// Reads on from memory what the disk in its trouble does not make durable, when all that is durable has been read. Returns how
+    /// many those were.
+    pub(super) fn lend(
+        &mut self,
+        max_records: usize,
+        max_bytes: usize,
+        each: &mut dyn FnMut(Stored<'_>),
+    ) -> usize {
         if self.trouble.is_none() || self.pending.records() == 0 || !self.is_read_to_durable_end() {
-            return;
+            return 0;
         }
-        let Some((base, id)) = self.pending_base() else { return };
+        let Some((base, id)) = self.pending_base() else { return 0 };
         let is_behind = self.read.ordinal == base.ordinal && self.read > base;
         let mut mark = if is_behind { self.read } else { base };
         let skip = super::format::to_usize(mark.index.saturating_sub(base.index));
         let mut bytes = 0usize;
         let mut last_seq = None;
-        for (records, entry) in self.pending.entries().skip(skip).take(max_records).enumerate() {
+        let mut records = 0;
+        for entry in self.pending.entries().skip(skip).take(max_records) {
             bytes = bytes.saturating_add(entry.payload.len());
             if records > 0 && bytes > max_bytes {
                 break;
             }
+            records += 1;
             mark.index += 1;
             mark.offset += RECORD + super::format::to_u64(entry.payload.len());
             last_seq = Some(entry.seq);
-            out.push(Stored {
+            each(Stored {
                 position: Position {
                     segment: mark.ordinal,
                     index: mark.index,
@@ -161,13 +169,14 @@ impl Spool {
                 },
                 seq: entry.seq,
                 class: entry.class,
-                payload: entry.payload.to_vec(),
+                payload: entry.payload,
             });
         }
         if let Some(seq) = last_seq {
             self.read = mark;
             self.reader.passed((mark.ordinal, id), seq);
         }
+        records
     }
 
     fn is_read_to_durable_end(&mut self) -> bool {

@@ -65,6 +65,8 @@ use std::time::{Duration, Instant};
 
 pub use self::batch::Batch;
 pub use self::error::SpoolError;
+#[cfg(test)]
+pub(crate) use self::format::VERSION as SEGMENT_FORMAT;
 pub use self::queue::Spool;
 pub use self::storage::{Disk, Found, Lock, Storage, StorageFile, Syncer, Syncing};
 
@@ -126,8 +128,8 @@ pub struct Entry<'a> {
 }
 
 /// A record read back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored<'p> {
     /// What to give to [`Spool::advance`] when it is acknowledged.
     pub position: Position,
     /// Its number in the sink's stream.
@@ -135,7 +137,7 @@ pub struct Stored {
     /// 0 critical, 1 normal, 2 bulk.
     pub class: u8,
     /// The bytes that were appended.
-    pub payload: Vec<u8>,
+    pub payload: &'p [u8],
 }
 
 /// The place just behind a record. Ordered as the records are read. Void once [`Spool::prepend`] or
@@ -343,8 +345,10 @@ pub struct SpoolStats {
     pub read_total: u64,
     /// Records read and not acknowledged.
     pub in_flight: u64,
-    /// Sequence number of the newest durable record that this process appended.
+    /// Sequence number of the newest durable record. With [`Fsync::Never`] the newest that is written.
     pub durable_seq: Option<u64>,
+    /// Whether the two below, and `durable_seq`, say what a power cut would take: nobody knows with [`Fsync::Never`].
+    pub syncs: bool,
     /// Records that a power cut would take: the loss window.
     pub undurable_records: u64,
     /// Their size.

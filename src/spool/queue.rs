@@ -174,6 +174,7 @@ impl Spool {
             read_total: self.counts.read,
             in_flight: 0,
             durable_seq: self.counts.durable_seq,
+            syncs: self.syncs(),
             undurable_records,
             undurable_bytes,
             segments: to_u64(self.segments.len() + self.retired.len() + self.stuck.len()),

@@ -21,13 +21,7 @@ pub(super) struct Reader {
     open: Option<Open>,
     /// Consecutive failures to read.
     failures: u32,
-    /// Memory of payloads that were given back.
-    spare: Vec<Vec<u8>>,
 }
-
-/// Payloads whose memory is kept, and the most that one of them may have.
-const SPARE: usize = 256;
-const SPARE_BYTES: usize = 64 << 10;
 
 #[derive(Debug)]
 struct Open {
@@ -54,9 +48,9 @@ impl Reader {
 }
 
 impl Spool {
-    /// Appends to `out` the next unread records: up to `max_records`, and up to `max_bytes` of
+    /// Gives the next unread records to `each`: up to `max_records`, and up to `max_bytes` of
     /// payload, but at least one if there is one. Never one that is not readable yet; while the disk is in
-    /// trouble, everything is.
+    /// trouble, everything is. A payload is there for the time of the call alone, in the buffer that it was read into.
     ///
     /// # Errors
     /// The disk could not be read. Nothing is skipped for that; the next call tries again, and only
@@ -65,32 +59,22 @@ impl Spool {
         &mut self,
         max_records: usize,
         max_bytes: usize,
-        out: &mut Vec<Stored>,
+        each: &mut dyn FnMut(Stored<'_>),
     ) -> Result<(), SpoolError> {
         let (mut records, mut bytes) = (0usize, 0usize);
         while records < max_records && (records == 0 || bytes < max_bytes) {
-            let Some(stored) = self.read_one(max_bytes, (records > 0).then_some(bytes))? else {
+            let used = (records > 0).then_some(bytes);
+            let Some(len) = self.read_one(max_bytes, used, each)? else {
                 break;
             };
             records += 1;
-            bytes = bytes.saturating_add(stored.payload.len());
-            out.push(stored);
+            bytes = bytes.saturating_add(len);
         }
         if records < max_records && (records == 0 || bytes < max_bytes) {
-            let before = out.len();
-            self.lend(max_records - records, max_bytes.saturating_sub(bytes), out);
-            records += out.len() - before;
+            records += self.lend(max_records - records, max_bytes.saturating_sub(bytes), each);
         }
         self.counts.read += to_u64(records);
         Ok(())
-    }
-
-    /// Takes back the memory of a payload that was read, for one that will be.
-    pub fn give_back(&mut self, mut payload: Vec<u8>) {
-        if self.reader.spare.len() < SPARE && payload.capacity() <= SPARE_BYTES {
-            payload.clear();
-            self.reader.spare.push(payload);
-        }
     }
 
     /// Acknowledges every record up to and including the one at `through`. The files follow with a
@@ -126,11 +110,13 @@ impl Spool {
         self.reader.reset();
     }
 
+    /// Gives the next one, and returns the length of its payload. None when there is none, or it would be too much.
     fn read_one(
         &mut self,
         max_bytes: usize,
         used: Option<usize>,
-    ) -> Result<Option<Stored>, SpoolError> {
+        each: &mut dyn FnMut(Stored<'_>),
+    ) -> Result<Option<usize>, SpoolError> {
         loop {
             self.read = self.settle(self.read);
             let Ok(place) =
@@ -164,18 +150,13 @@ impl Spool {
                     if used.is_some_and(|used| used.saturating_add(payload.len()) > max_bytes) {
                         return Ok(None);
                     }
-                    let mut copy = self.reader.spare.pop().unwrap_or_default();
-                    copy.extend_from_slice(payload);
                     self.reader.failures = 0;
                     open.last_seq = Some(head.seq);
                     self.read.index += 1;
                     self.read.offset = end;
-                    return Ok(Some(Stored {
-                        position: segment.position(self.read, head.seq),
-                        seq: head.seq,
-                        class: head.class,
-                        payload: copy,
-                    }));
+                    let position = segment.position(self.read, head.seq);
+                    each(Stored { position, seq: head.seq, class: head.class, payload });
+                    return Ok(Some(payload.len()));
                 }
                 Ok(Step::Damage { to }) => {
                     let next = open.scanner.step(open.file.as_ref(), &segment.identity, to, limit);

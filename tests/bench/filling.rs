@@ -52,9 +52,9 @@ fn open(folder: &Path) -> (f64, f64) {
         Spool::open(config(folder, Fsync::Interval(INTERVAL)), Arc::new(Disk::default()))
             .expect("it opens");
     let opened = started.elapsed().as_secs_f64() * 1e3;
-    let (started, mut read) = (Instant::now(), Vec::new());
-    spool.read(BATCH, 1 << 20, &mut read).expect("it can be read");
-    assert_eq!(read.len(), BATCH);
+    let (started, mut read) = (Instant::now(), 0);
+    spool.read(BATCH, 1 << 20, &mut |_| read += 1).expect("it can be read");
+    assert_eq!(read, BATCH);
     (opened, started.elapsed().as_secs_f64() * 1e6)
 }
 

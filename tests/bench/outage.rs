@@ -40,6 +40,8 @@ struct Found {
     silent: [Series; 3],
     memory: Series,
     first: Series,
+    /// The backlog's events as they come, and from memory.
+    coming: Series,
     steady: Series,
     drained: Series,
 }
@@ -101,6 +103,29 @@ fn steady(stand: &mut Stand, backlog: u64, away: u32) -> f64 {
         took += until_delivered(stand, since, before, at_once);
     }
     took * backlog as f64 / (at_once * times) as f64
+}
+
+/// As many events as will wait on disk, while they come, and so that there are always some in memory to send: the most that module and
+/// broker hold for long, with the switch that makes the events beside them. Returns the seconds that `backlog` of them take.
+fn coming(stand: &mut Stand, backlog: u64, away: u32) -> f64 {
+    wait_connected(stand);
+    let away = u64::from(away).max(backlog);
+    let at_once = away.min(AT_ONCE) / 4;
+    let before = stand.sink("delivered");
+    let since = Instant::now();
+    let mut offered = 0;
+    while offered < away {
+        if stand.sink("waiting") < 2 * at_once {
+            stand.deliver(at_once, 0);
+            offered += at_once;
+        } else {
+            assert!(since.elapsed() < LIMIT, "{}", stand.switch().api("rustbridge status json"));
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+    let took = until_delivered(stand, since, before, offered);
+    assert_eq!(stand.losses().0, 0, "the queue has room for all of them");
+    took * backlog as f64 / offered as f64
 }
 
 /// Events while the broker is away: `BENCH_OUTAGE_MINUTES` of them, where that is set.
@@ -210,6 +235,8 @@ fn round(
     // Who pauses a sink with a spool has events put there.
     let without =
         sink.line(262_144, 8.0 * QUEUE_BYTES, "<param name=\"spool-mode\" value=\"off\"/>");
+    stand.with_module(&without, |stand| found.coming.push(coming(stand, backlog, events.1)));
+    tidy();
     stand.with_module(&without, |stand| found.steady.push(steady(stand, backlog, events.1)));
     // What is measured next begins with an empty queue as well.
     tidy();
@@ -247,9 +274,10 @@ fn measure(
         let away = if number == 0 { case.count } else { long(&case) };
         round(stand, sink, (&case, away), count, &mut found, &mut tidy);
         // A round may take an hour; what came of it is not to depend on the next.
-        let (steady, drained) = (found.steady.last(), found.drained.last());
+        let [coming, steady, drained] =
+            [&found.coming, &found.steady, &found.drained].map(Series::last);
         println!(
-            "   {broker}, {away} events: {count} of them in {steady:.2} s from memory, in {drained:.2} s from disk"
+            "   {broker}, {away} events: {count} of them in {coming:.2} s as they come, {steady:.2} s from memory, {drained:.2} s from disk"
         );
         tidy();
     }
@@ -298,6 +326,12 @@ fn report(broker: &str, case: &Case, found: &Found, results: &mut Results) {
         &name,
         "ms",
         &found.first.map(|s| s * 1e3),
+    );
+    results.ratio(
+        "time for the backlog / the same as they come",
+        &name,
+        &found.drained,
+        &found.coming,
     );
     results.ratio(
         "time for the backlog / the same from memory",

@@ -298,14 +298,13 @@ fn recover(folder: &Path, batches: u64) -> (f64, f64) {
         Spool::open(config, Arc::new(Disk::default())).expect("the spool opens");
     let opened = started.elapsed().as_secs_f64() * 1e3;
     assert_eq!(found.records, batches * BATCH as u64);
-    let (mut read, mut records) = (Vec::new(), 0);
+    let mut records = 0;
     loop {
-        spool.read(1_000, 1 << 20, &mut read).expect("it can be read");
-        if read.is_empty() {
+        let before = records;
+        spool.read(1_000, 1 << 20, &mut |_| records += 1).expect("it can be read");
+        if records == before {
             break;
         }
-        records += read.len() as u64;
-        read.clear();
     }
     assert_eq!(records, found.records);
     (opened, started.elapsed().as_secs_f64() * 1e3)

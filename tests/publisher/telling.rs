@@ -79,7 +79,7 @@ fn what_a_crash_takes_from_in_front_of_the_spool_is_told_in_the_next_boot() {
     bench.pipeline.pause();
     (4..=6).for_each(|number| bench.offer(Class::Normal, number, 10));
     bench.until("those to be on disk", |status| {
-        status.spool.as_ref().is_some_and(|it| it.records == 3 && it.undurable_records == 0)
+        status.spool.as_ref().is_some_and(|it| it.records == 3 && it.undurable_records == Some(0))
     });
     // What a crash at this moment leaves.
     let left = folder.join("left");
@@ -250,6 +250,45 @@ fn what_gives_way_in_a_full_spool_is_told_by_its_kind() {
 }
 
 #[test]
+fn what_gives_way_in_a_full_spool_is_the_oldest_of_the_cheapest_class() {
+    let folder = Folder::new("cheapest");
+    let config = SpoolConfig { max_bytes: 2 << 20, ..spool(folder.path()) };
+    let store = StoreSettings { config, mode: SpoolMode::Always };
+    let limits = Limits { events: 1024, bytes: 1 << 24, percent: [100; 3], slack_percent: 10 };
+    let bench = start_with(AWAY, limits, Some(store), None);
+    let class_of = |number: u64| match number % 3 {
+        0 => Class::Critical,
+        1 => Class::Normal,
+        _ => Class::Bulk,
+    };
+    for number in 1..=900 {
+        bench.offer(class_of(number), number, 4000);
+        bench.until("the event to be put away", |status| status.memory_bytes == 0);
+    }
+    bench.does.store(TAKES, Ordering::SeqCst);
+    let status = bench.until("the rest to arrive", |status| {
+        status.waiting == 0 && status.in_flight == 0 && status.account.gaps > 0
+    });
+    assert_balanced(&status);
+    let [arrived, told] = bench.seen.lock().unwrap().clone();
+    assert_eq!(
+        arrived.union(&told).copied().collect::<Vec<u64>>(),
+        (1..=900).collect::<Vec<u64>>()
+    );
+    let lost = |class| told.iter().copied().filter(move |number| class_of(*number) == class);
+    let kept = |class| arrived.iter().copied().filter(move |number| class_of(*number) == class);
+    assert_eq!(lost(Class::Critical).count(), 0, "{told:?}");
+    for class in [Class::Normal, Class::Bulk] {
+        let newest = lost(class).max().expect("some of both have given way");
+        assert!(kept(class).all(|number| number > newest), "{class:?}: {told:?}");
+    }
+    // As long as there was a bulk one in front of it, no normal one went.
+    let newest = lost(Class::Normal).max().unwrap();
+    assert!(kept(Class::Bulk).all(|number| number > newest), "{told:?}");
+    bench.stop();
+}
+
+#[test]
 fn what_is_damaged_on_disk_is_told_as_such() {
     let folder = Folder::new("damaged");
     let config = spool(folder.path());
@@ -285,10 +324,9 @@ fn a_spool_that_breaks_while_it_is_used_stops_no_event() {
         let bench = start(AWAY, Some(StoreSettings { config, mode: SpoolMode::Always }), None);
         put_away(&bench, 1..=10, 100);
         bench.until("them to be durable", |status| {
-            status
-                .spool
-                .as_ref()
-                .is_some_and(|spool| spool.records == 10 && spool.undurable_records == 0)
+            status.spool.as_ref().is_some_and(|spool| {
+                spool.records == 10 && spool.undurable_records.unwrap_or(0) == 0
+            })
         });
         // There can be no folder again.
         fs::remove_dir_all(&dir).unwrap();

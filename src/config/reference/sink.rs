@@ -121,7 +121,7 @@ parameters! {
 
     CRITICAL_PERCENT: Number<u8> = "critical-percent",
         Number { unit: Unit::Percent, min: 1, max: 100, default: 100 },
-        "How far critical events may fill queue and spool.";
+        "How far critical events may fill the queue; the spool they may fill.";
 
     NORMAL_PERCENT: Number<u8> = "normal-percent",
         Number { unit: Unit::Percent, min: 1, max: 100, default: 90 },

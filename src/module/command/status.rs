@@ -157,7 +157,7 @@ pub(super) fn spool_table(module: &Module, only: Option<&str>) -> String {
                 spool.disk_bytes.to_string(),
                 oldest,
                 spool.durable_seq.map_or_else(String::new, |seq| seq.to_string()),
-                spool.undurable_records.to_string(),
+                spool.undurable_records.map_or_else(|| "?".into(), |count| count.to_string()),
                 spool.trouble.clone().unwrap_or_else(|| "ok".into()),
             ]);
             row

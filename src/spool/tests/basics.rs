@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::rig::{INTERVAL, Rec, Rig, SEGMENT, config, drain, seqs};
+use super::rig::{INTERVAL, Rec, Rig, SEGMENT, config, drain, read, seqs};
+use crate::spool::format::VERSION;
 use crate::spool::{Entry, Fsync, MAX_UNDURABLE_BYTES, Spool};
 
 #[test]
@@ -31,13 +32,13 @@ fn a_read_keeps_to_its_limits_but_gives_at_least_one() {
     let mut rig = Rig::new(config(Fsync::Always));
     rig.append(&[(1, 1000); 6]);
     let mut out = Vec::new();
-    rig.spool().read(10, 10, &mut out).unwrap();
+    read(rig.spool(), (10, 10), &mut out).unwrap();
     assert_eq!(out.len(), 1);
-    rig.spool().read(10, 2500, &mut out).unwrap();
+    read(rig.spool(), (10, 2500), &mut out).unwrap();
     assert_eq!(out.len(), 3);
-    rig.spool().read(2, 1 << 20, &mut out).unwrap();
+    read(rig.spool(), (2, 1 << 20), &mut out).unwrap();
     assert_eq!(out.len(), 5);
-    rig.spool().read(0, 1 << 20, &mut out).unwrap();
+    read(rig.spool(), (0, 1 << 20), &mut out).unwrap();
     assert_eq!(out.len(), 5);
 }
 
@@ -178,12 +179,12 @@ fn a_million_records_take_no_memory_of_their_own() {
     assert_eq!(spool.stats().records, 1_000_000);
     assert!(spool.segments.len() <= 6, "one entry for each segment");
     assert!(spool.pending.footprint() <= 2 * MAX_UNDURABLE_BYTES);
-    let mut read = Vec::new();
+    let mut kept = Vec::new();
     let mut last = None;
     for _ in 0..10 {
-        read.clear();
-        spool.read(10_000, usize::MAX, &mut read).unwrap();
-        last = read.last().map(|stored| stored.position);
+        kept.clear();
+        read(spool, (10_000, usize::MAX), &mut kept).unwrap();
+        last = kept.last().map(|stored| stored.position);
     }
     spool.advance(last.unwrap());
     assert_eq!(spool.stats().records, 900_000);
@@ -217,13 +218,14 @@ fn a_segment_of_a_newer_format_is_kept_until_a_release_that_knows_it() {
     let path = rig.sim.paths().into_iter().find(is_segment).unwrap();
     let good = rig.sim.content(&path);
     let mut newer = good.clone();
-    newer[4] = 2;
+    let version = VERSION + 1;
+    newer[4..6].copy_from_slice(&version.to_le_bytes());
     let crc = crc32c::crc32c(&newer[..60]);
     newer[60..64].copy_from_slice(&crc.to_le_bytes());
     rig.sim.set(&path, newer);
     let recovery = rig.open().unwrap();
     let held = path.with_extension("held");
-    assert_eq!(recovery.newer, [(held.clone(), 2)]);
+    assert_eq!(recovery.newer, [(held.clone(), version)]);
     assert!(recovery.lines()[0].contains("newer release"));
     let stored = drain(rig.spool());
     assert_eq!(seqs(&stored), [5, 6]);
@@ -238,6 +240,26 @@ fn a_segment_of_a_newer_format_is_kept_until_a_release_that_knows_it() {
     rig.spool.take().unwrap().close().unwrap();
     rig.open().unwrap();
     assert!(rig.spool().is_empty());
+}
+
+#[test]
+fn what_an_earlier_process_left_is_durable_and_said_to_be() {
+    for (fsync, syncs) in [(Fsync::Always, true), (INTERVAL, true), (Fsync::Never, false)] {
+        let mut rig = Rig::new(config(fsync));
+        assert_eq!(rig.spool().stats().durable_seq, None);
+        rig.append(&[(1, 100); 3]);
+        let newest = rig.spool().stats().newest_seq;
+        rig.close_and_reopen();
+        let stats = rig.spool().stats();
+        assert!(newest.is_some() && stats.newest_seq == newest);
+        assert_eq!((stats.durable_seq, stats.syncs), (newest, syncs), "{fsync:?}");
+        // What a crash left is made durable by the start.
+        rig.append(&[(1, 100); 2]);
+        let newest = rig.spool().stats().newest_seq;
+        rig.spool = None;
+        rig.open().unwrap();
+        assert_eq!(rig.spool().stats().durable_seq, newest, "{fsync:?}");
+    }
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::rig::{INTERVAL, Rec, Rig, cases, config, drain, seqs};
+use super::rig::{INTERVAL, Kept, Rec, Rig, cases, config, drain, seqs};
 use super::sim::Sim;
-use crate::spool::{Damage, DamageKind, Entry, Spool, Stored};
+use crate::spool::{Damage, DamageKind, Entry, Spool};
 
 /// A record and the bytes of its segment that it takes.
 struct Laid {
@@ -66,7 +66,7 @@ fn full_segment() -> (Sim, Vec<Laid>, PathBuf) {
 }
 
 /// Opens and reads everything; every record is acknowledged, so that it ends.
-fn recover(sim: &Sim) -> (Vec<Stored>, Vec<Damage>, Spool) {
+fn recover(sim: &Sim) -> (Vec<Kept>, Vec<Damage>, Spool) {
     let (mut spool, recovery) = Spool::open(config(INTERVAL), sim.storage()).unwrap();
     let stored = drain(&mut spool);
     let mut damage = recovery.damage;
@@ -74,7 +74,7 @@ fn recover(sim: &Sim) -> (Vec<Stored>, Vec<Damage>, Spool) {
     (stored, damage, spool)
 }
 
-fn assert_found(stored: &[Stored], whole: &mut dyn Iterator<Item = &Laid>, what: &str) {
+fn assert_found(stored: &[Kept], whole: &mut dyn Iterator<Item = &Laid>, what: &str) {
     let expected: Vec<&Rec> = whole.map(|laid| &laid.rec).collect();
     let is_same = stored.len() == expected.len()
         && stored.iter().zip(&expected).all(|(stored, rec)| {

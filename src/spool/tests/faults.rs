@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::rig::{INTERVAL, Rig, SEGMENT, config, drain, seqs};
+use super::rig::{INTERVAL, Rig, SEGMENT, config, drain, read, seqs};
 use super::sim::Fault;
 use crate::spool::{DamageKind, Fsync, Heal, MAX_UNDURABLE_BYTES, Spool, SpoolError, SpoolState};
 
@@ -379,7 +379,7 @@ fn a_read_that_fails_for_a_while_skips_nothing() {
     rig.commit(200);
     rig.sim.with(|world| world.failing = Some((0, u64::MAX, Fault::Errno(Errno::IO))));
     let mut out = Vec::new();
-    assert!(rig.spool().read(5, 10_000, &mut out).is_err());
+    assert!(read(rig.spool(), (5, 10_000), &mut out).is_err());
     rig.sim.with(|world| world.failing = None);
     assert_eq!(drain(rig.spool()).len(), 5);
 }
@@ -393,10 +393,10 @@ fn a_bad_block_costs_its_records_after_repeated_failures_and_the_file_is_kept() 
     rig.sim.set_bad(&path, Some(8192..12_288));
     let mut out = Vec::new();
     for _ in 0..3 {
-        assert!(rig.spool().read(10, 100_000, &mut out).is_err());
+        assert!(read(rig.spool(), (10, 100_000), &mut out).is_err());
         assert!(out.is_empty());
     }
-    rig.spool().read(10, 100_000, &mut out).unwrap();
+    read(rig.spool(), (10, 100_000), &mut out).unwrap();
     let first = rig.model[0].seq;
     let whole = [0, 1, 5, 6, 7].map(|n| first + n);
     assert_eq!(seqs(&out), whole);

@@ -9,7 +9,7 @@ use proptest::prelude::ProptestConfig;
 
 use super::sim::Sim;
 use crate::spool::{
-    Entry, Fsync, Heal, Position, Recovery, Spool, SpoolConfig, SpoolState, Stored,
+    Entry, Fsync, Heal, Position, Recovery, Spool, SpoolConfig, SpoolError, SpoolState, Stored,
 };
 
 pub(super) const SEGMENT: u64 = 64 * 1024;
@@ -32,8 +32,8 @@ impl Rec {
     }
 }
 
-impl From<&Stored> for Rec {
-    fn from(stored: &Stored) -> Self {
+impl From<&Kept> for Rec {
+    fn from(stored: &Kept) -> Self {
         Self { seq: stored.seq, class: stored.class, payload: stored.payload.clone() }
     }
 }
@@ -60,13 +60,34 @@ pub(super) fn cases(count: u32) -> ProptestConfig {
     }
 }
 
+/// A record that was read, and is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) position: Position,
+    pub(super) seq: u64,
+    pub(super) class: u8,
+    pub(super) payload: Vec<u8>,
+}
+
+/// Reads up to so many records and bytes more into `out`.
+pub(super) fn read(
+    spool: &mut Spool,
+    (records, bytes): (usize, usize),
+    out: &mut Vec<Kept>,
+) -> Result<(), SpoolError> {
+    spool.read(records, bytes, &mut |stored: Stored<'_>| {
+        let Stored { position, seq, class, payload } = stored;
+        out.push(Kept { position, seq, class, payload: payload.to_vec() });
+    })
+}
+
 /// Reads everything that can be read; a call may fail in between, as long as the next succeeds.
-pub(super) fn drain(spool: &mut Spool) -> Vec<Stored> {
+pub(super) fn drain(spool: &mut Spool) -> Vec<Kept> {
     let mut out = Vec::new();
     let mut failures = 0;
     loop {
         let before = out.len();
-        match spool.read(64, 1 << 20, &mut out) {
+        match read(spool, (64, 1 << 20), &mut out) {
             Ok(()) if out.len() == before => return out,
             Ok(()) => {}
             Err(error) => {
@@ -77,7 +98,7 @@ pub(super) fn drain(spool: &mut Spool) -> Vec<Stored> {
     }
 }
 
-pub(super) fn seqs(stored: &[Stored]) -> Vec<u64> {
+pub(super) fn seqs(stored: &[Kept]) -> Vec<u64> {
     stored.iter().map(|stored| stored.seq).collect()
 }
 
@@ -115,7 +136,7 @@ impl Rig {
         rig
     }
 
-    pub(super) fn open(&mut self) -> Result<Recovery, crate::spool::SpoolError> {
+    pub(super) fn open(&mut self) -> Result<Recovery, SpoolError> {
         let (spool, recovery) = Spool::open(self.config.clone(), self.sim.storage())?;
         self.spool = Some(spool);
         Ok(recovery)
@@ -175,7 +196,7 @@ impl Rig {
     pub(super) fn read(&mut self, records: usize) {
         let mut out = Vec::new();
         // A failure to read is shown by what is not there; it is tried again at the end.
-        let result = self.spool().read(records, 100_000, &mut out);
+        let result = read(self.spool(), (records, 100_000), &mut out);
         let stats = self.spool().stats();
         let undurable = stats.undurable_records as usize;
         // What the disk in its trouble does not make durable is read from memory.
