@@ -76,7 +76,6 @@ rows! {
         f21_a_clock_that_jumps_costs_nothing = crate::strain::clock_jumps,
         f22_a_machine_without_time_costs_nothing = crate::strain::starved,
         f23_without_memory_what_is_not_copied_is_counted_and_the_switch_goes_on = crate::strain::without_memory,
-        f23_a_publisher_without_memory_waits_for_it = crate::strain::scarce_memory,
         f24_faults_in_any_order_cost_nothing = crate::mixture::faults_in_any_order;
     rabbitmq:
         f23_without_memory_what_is_not_copied_is_counted_and_the_switch_goes_on = crate::strain::without_memory,
