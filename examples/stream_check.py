@@ -59,6 +59,8 @@ class StreamCheck:
         None for a repetition and for a gap record."""
         if message_id in self.ids:
             self.duplicates += 1
+            # Its number has come all the same: an orphan may be told once more by a later boot, whose number it then has.
+            self.arrived[node, boot].add(int(seq), int(seq))
             return None
         self.ids[message_id] = True
         if len(self.ids) > REMEMBERED:

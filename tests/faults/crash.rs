@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bench::{Row, SINK, assert_balanced, dropped, size, wait};
+use crate::consumers;
 use crate::stream::{Stream, id, streams};
 use crate::support::oracle;
 use crate::support::proxy::Mode;
@@ -104,6 +105,7 @@ fn killed(
     mut begun: impl FnMut(&mut Row<'_>, u64),
 ) -> Vec<(String, Stream)> {
     row.broker.keep(&row.place, "#");
+    consumers::prepare(row);
     row.broker.kill();
     let mut lives: Vec<(String, u64)> = Vec::new();
     // Any spread will do, the same in each run: a failure can be seen again.
@@ -154,6 +156,8 @@ fn killed(
     let mut streams = streams(row.broker.read(&row.place));
     let (mut all, mut duplicates) = (oracle::Verdict::default(), 0);
     let mut found = Vec::new();
+    // A call may be told once more by a later boot, by the same id.
+    let events = streams.values().flat_map(Stream::events).collect::<BTreeSet<String>>().len();
     for (boot, through) in lives {
         let stream = streams.remove(&boot).unwrap_or_default();
         let last = stream.last();
@@ -178,5 +182,6 @@ fn killed(
     }
     assert!(streams.is_empty(), "streams that nobody has begun: {:?}", streams.keys());
     row.note(&all, duplicates);
+    consumers::check(row, events, 0);
     found
 }

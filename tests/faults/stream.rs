@@ -84,6 +84,13 @@ pub(crate) fn streams(messages: Vec<Message>) -> BTreeMap<String, Stream> {
 }
 
 impl Stream {
+    /// The ids of the messages that are no gap records.
+    pub(crate) fn events(&self) -> impl Iterator<Item = String> {
+        let subclass = |message: &Message| message.json().get("Event-Subclass").cloned();
+        let gap = Some(serde_json::Value::from("rustbridge::gap"));
+        self.messages.iter().filter(move |message| subclass(message) != gap).map(id)
+    }
+
     /// The largest number that is known of.
     pub(crate) fn last(&self) -> u64 {
         self.numbers.iter().chain(&self.told).copied().max().unwrap_or(0)
