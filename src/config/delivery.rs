@@ -185,7 +185,7 @@ impl Fsync {
 
 /// Bytes of the queue's memory for each event that it can hold, also while it holds none: a pointer, a count, and the stamp that the
 /// array of the ring keeps beside them.
-const QUEUE_SLOT_BYTES: usize = 24;
+pub(crate) const QUEUE_SLOT_BYTES: usize = 24;
 
 impl QueueConfig {
     /// Reads the queue's parameters; the spool's mode decides what they may be.

@@ -33,6 +33,8 @@ use crate::{
     },
     event::{names::EVENTS, selection::Selection},
 };
+#[cfg(test)]
+pub(crate) use delivery::QUEUE_SLOT_BYTES;
 pub use error::{ConfigError, Problem};
 pub use section::Section;
 

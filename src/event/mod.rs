@@ -17,3 +17,8 @@ pub use index::{Index, Value};
 pub(crate) use index::{Member, MemberName, MemberValue, Span, number};
 pub use kind::{Class, EventKind, EventNames};
 pub use record::{DecodeError, Record, Uncopied};
+#[cfg(test)]
+pub(crate) use {
+    known::RELEASES,
+    record::{KNOWN_NAMES, STORED_VERSION},
+};

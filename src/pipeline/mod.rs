@@ -5,6 +5,8 @@
 //! its status and stops it within a deadline. Everything else runs on that thread: `publisher`
 //! is its loop.
 
+#[cfg(test)]
+mod agreements;
 mod backoff;
 mod connection;
 mod delivery;

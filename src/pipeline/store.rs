@@ -325,9 +325,10 @@ impl Store {
             self.complain(&error);
         }
         let mut lost = self.note_damage();
-        if let Some((_, seq, Some(error))) = unreadable.first() {
-            let name = &self.name;
-            log::error!("[{name}] Spool: message {seq}: {error}; it is counted as damaged");
+        let first = unreadable.iter().find_map(|(_, seq, error)| Some((seq, (*error)?)));
+        if let Some((seq, error)) = first {
+            let (name, count) = (&self.name, unreadable.len());
+            log::error!("[{name}] Spool: message {seq}: {error}; {count} are counted as damaged");
         }
         for (position, ..) in unreadable {
             lost += 1;

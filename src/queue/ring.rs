@@ -86,6 +86,10 @@ const BYTES_MASK: u64 = (1 << BYTES_BITS) - 1;
 const KINDS: usize = 256;
 
 impl Ring {
+    /// Bytes of its memory for each event that it can hold: the event's entry, and the stamp that the array keeps beside it.
+    #[cfg(test)]
+    pub(crate) const SLOT_BYTES: usize = size_of::<Entry>() + size_of::<usize>();
+
     /// An empty ring that counts into `account`.
     pub fn new(limits: Limits, account: Arc<Account>) -> Self {
         let slack = limits.events.saturating_mul(usize::from(limits.slack_percent)) / 100;

@@ -345,7 +345,7 @@ pub struct SpoolStats {
     pub read_total: u64,
     /// Records read and not acknowledged.
     pub in_flight: u64,
-    /// Sequence number of the newest durable record. With [`Fsync::Never`] the newest that is written.
+    /// Sequence number of the newest durable record that this process appended. With [`Fsync::Never`] the newest that is written.
     pub durable_seq: Option<u64>,
     /// Whether the two below, and `durable_seq`, say what a power cut would take: nobody knows with [`Fsync::Never`].
     pub syncs: bool,

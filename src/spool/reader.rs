@@ -68,12 +68,13 @@ impl Spool {
                 break;
             };
             records += 1;
+            self.counts.read += 1;
             bytes = bytes.saturating_add(len);
         }
         if records < max_records && (records == 0 || bytes < max_bytes) {
-            records += self.lend(max_records - records, max_bytes.saturating_sub(bytes), each);
+            let lent = self.lend(max_records - records, max_bytes.saturating_sub(bytes), each);
+            self.counts.read += to_u64(lent);
         }
-        self.counts.read += to_u64(records);
         Ok(())
     }
 

@@ -107,19 +107,15 @@ impl Spool {
             lock,
         };
         let mut recovery = found.recovery;
-        if spool.seal_leftovers(&found.unsealed, &mut recovery) {
-            let newest = spool.segments.back().filter(|segment| segment.records > 0);
-            spool.counts.durable_seq = newest.map(|segment| segment.last_seq);
-        }
+        spool.seal_leftovers(&found.unsealed, &mut recovery);
         spool.clear_away(&mut recovery);
         Ok((spool, recovery))
     }
 
     /// Seals what a crash left open, so that the next start need not scan it again, and so that it
-    /// is durable before it is read. Whether that went well everywhere.
-    fn seal_leftovers(&mut self, unsealed: &[u64], recovery: &mut Recovery) -> bool {
+    /// is durable before it is read.
+    fn seal_leftovers(&mut self, unsealed: &[u64], recovery: &mut Recovery) {
         let (dir, syncs) = (self.config.dir.clone(), self.syncs());
-        let mut is_well = true;
         for segment in &mut self.segments {
             if !unsealed.contains(&segment.ordinal()) || segment.records == 0 {
                 continue;
@@ -130,11 +126,9 @@ impl Spool {
                 Err((error, is_fsync)) => {
                     self.counts.fsync_errors += u64::from(is_fsync);
                     recovery.problems.push(format!("{error}; it will be scanned again"));
-                    is_well = false;
                 }
             }
         }
-        is_well
     }
 
     /// Sorts out what is acknowledged or empty, and counts the rest.

@@ -64,31 +64,59 @@ pub(crate) fn check(row: &Row<'_>, events: usize, told_missing: u64) {
     assert_eq!(String::from_utf8_lossy(&done.stdout).lines().count(), events);
 }
 
-/// What `rustbridge_publish` sends has any form: it is used as the text that it is.
-#[test]
-fn a_reference_consumer_takes_what_is_no_event() {
+/// A record as kcat prints it: id, boot, number and payload.
+fn record((id, boot, seq, payload): (&str, &str, u64, &str)) -> String {
+    let seq = seq.to_string();
+    let headers = ["message-id", id, "node", "fs1", "boot", boot, "seq", &seq];
+    serde_json::json!({ "headers": headers, "payload": payload }).to_string() + "\n"
+}
+
+/// What the reference consumer uses of these records, and its summary.
+fn consumed(test: &str, records: &[(&str, &str, u64, &str)]) -> Option<(Vec<String>, Value)> {
     let python = "/usr/bin/python3";
     if !std::path::Path::new(python).exists() {
-        skips::note("consumers", "there is no python3", "apt-get install python3");
-        return;
+        skips::note(test, "there is no python3", "apt-get install python3");
+        return None;
     }
     let folder = Folder::new("consumer");
-    let records = folder.join("records");
-    let record = |seq: u64, payload: &str| {
-        let seq = seq.to_string();
-        let headers = ["message-id", &seq, "node", "fs1", "boot", "B", "seq", &seq];
-        serde_json::json!({ "headers": headers, "payload": payload }).to_string() + "\n"
-    };
-    let payloads = ["plain words", "[1, 2]", "null", r#"{"Event-Name": "DTMF"}"#];
-    let lines: String = (1..).zip(payloads).map(|(seq, payload)| record(seq, payload)).collect();
-    std::fs::write(&records, lines).unwrap();
+    let input = folder.write("records", records.iter().copied().map(record).collect::<String>());
     let mut command = Command::new(python);
     command.env("PYTHONDONTWRITEBYTECODE", "1").arg(example("consumer_kafka.py"));
-    command.stdin(std::fs::File::open(&records).unwrap());
+    command.stdin(std::fs::File::open(&input).unwrap());
     let done = command.output().expect("a consumer can be started");
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{said}");
-    let used = String::from_utf8_lossy(&done.stdout);
-    let used: Vec<&str> = used.lines().collect();
+    let used = String::from_utf8_lossy(&done.stdout).lines().map(str::to_owned).collect();
+    Some((used, serde_json::from_str(said.lines().last().unwrap()).unwrap()))
+}
+
+/// What `rustbridge_publish` sends has any form: it is used as the text that it is.
+#[test]
+fn a_reference_consumer_takes_what_is_no_event() {
+    let test = "a_reference_consumer_takes_what_is_no_event";
+    let records = [
+        ("1", "B", 1, "plain words"),
+        ("2", "B", 2, "[1, 2]"),
+        ("3", "B", 3, "null"),
+        ("4", "B", 4, r#"{"Event-Name": "DTMF"}"#),
+    ];
+    let Some((used, _)) = consumed(test, &records) else { return };
     assert_eq!(used, [r#""plain words""#, "[1, 2]", r#""null""#, r#"{"Event-Name": "DTMF"}"#]);
+}
+
+/// An orphan that the boot before has told as well: of no use, and yet its number is no hole in the stream of this boot.
+#[test]
+fn a_reference_consumer_sees_the_number_of_a_repetition() {
+    let test = "a_reference_consumer_sees_the_number_of_a_repetition";
+    let records = [
+        ("orphan", "B", 1, "{}"),
+        ("orphan", "C", 1, "{}"),
+        ("c-2", "C", 2, "{}"),
+        ("c-4", "C", 4, "{}"),
+    ];
+    let Some((used, summary)) = consumed(test, &records) else { return };
+    assert_eq!(used.len(), 3);
+    assert_eq!(summary["duplicates"], 1, "{summary}");
+    let hole = serde_json::json!([{ "node": "fs1", "boot": "C", "first": 3, "last": 3 }]);
+    assert_eq!(summary["untold_holes"], hole, "{summary}");
 }

@@ -77,7 +77,9 @@ impl Leashed {
         self.paused = true;
         self.signal("STOP");
         wait_until(Duration::from_secs(10), "every thread of a server to stop", || {
-            !states(self.group).iter().any(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'))
+            let states = states(self.group);
+            let is_still = |state: &char| matches!(state, 'T' | 't' | 'Z' | 'X');
+            states.contains(&'T') && states.iter().all(is_still)
         });
     }
 

@@ -70,7 +70,7 @@ parameters! {
             max: count(1 << 20),
             default: count(1 << 16),
         },
-        "Events that may wait in memory.";
+        "Events that may wait in memory, 24 bytes each even when none does: within queue-max-bytes.";
 
     QUEUE_MAX_BYTES: Number<usize> = "queue-max-bytes",
         Number { unit: Unit::Bytes, min: 64 << 10, max: 64 << 30, default: 256 << 20 },
