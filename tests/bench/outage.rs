@@ -105,8 +105,8 @@ fn steady(stand: &mut Stand, backlog: u64, away: u32) -> f64 {
     took * backlog as f64 / (at_once * times) as f64
 }
 
-/// As many events as will wait on disk, while they come, and so that there are always some in memory to send: the most that module and
-/// broker hold for long, with the switch that makes the events beside them. Returns the seconds that `backlog` of them take.
+/// As many events as will wait on disk, made and delivered by one thread of the switch as fast as it can, unless many wait: the most of
+/// the whole chain, which may well be the making. Returns the seconds that `backlog` of them take.
 fn coming(stand: &mut Stand, backlog: u64, away: u32) -> f64 {
     wait_connected(stand);
     let away = u64::from(away).max(backlog);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! The list of usual names.
 //!
-//! A name's place is its number, also on disk. New ones go to the end, with a line of their own in
-//! the test of `known` that keeps the places; none is ever taken out.
+//! A name's place is its number, also on disk. New ones go to the end, with a line in `RELEASES` and a
+//! new format of segments (`spool`); none is ever taken out.
 
 pub(super) const NAMES: &[&str] = &[
     "API-Command",
