@@ -74,12 +74,17 @@ impl Class {
 #[derive(Clone, Debug, Default)]
 pub struct EventNames {
     names: Vec<Box<str>>,
+    /// Their numbers in the order of the names: each record that comes from a disk is looked up.
+    sorted: Vec<u16>,
 }
 
 impl EventNames {
     /// A table in which the event number `n` has the `n`th name.
     pub fn new<S: Into<Box<str>>>(names: impl IntoIterator<Item = S>) -> Self {
-        Self { names: names.into_iter().map(Into::into).collect() }
+        let names: Vec<Box<str>> = names.into_iter().map(Into::into).collect();
+        let mut sorted: Vec<u16> = (0..=u16::MAX).take(names.len()).collect();
+        sorted.sort_by_key(|number| names.get(usize::from(*number)));
+        Self { names, sorted }
     }
 
     /// The name of `kind`, when the core has one for it.
@@ -89,8 +94,9 @@ impl EventNames {
 
     /// The kind with this name.
     pub fn kind(&self, name: &str) -> Option<EventKind> {
-        let position = self.names.iter().position(|known| &**known == name)?;
-        u16::try_from(position).ok().map(EventKind)
+        let name_of = |number: &u16| self.names.get(usize::from(*number)).map(AsRef::as_ref);
+        let place = self.sorted.binary_search_by_key(&Some(name), name_of).ok()?;
+        self.sorted.get(place).copied().map(EventKind)
     }
 
     /// Every name, in the order of the numbers.

@@ -150,6 +150,9 @@ impl Publisher {
     pub(super) fn recover_from_fault(&mut self) {
         self.board.panicked();
         self.outcomes.clear();
+        if let Some(store) = self.store.as_mut() {
+            store.advance();
+        }
         let peer = self.link.peer().unwrap_or_default();
         let reason = "a fault of the module, see the log".into();
         self.failed(&SinkError::Fatal { peer, reason });

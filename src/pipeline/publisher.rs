@@ -143,10 +143,11 @@ pub(super) struct Publisher {
     pub(super) late: VecDeque<Gap>,
     /// What earlier boots had in memory alone when they ended.
     pub(super) holes: Vec<Hole>,
-    /// What the note in the file says.
+    /// What the note in the file says, if it could be written.
     pub(super) noted: Noted,
     /// When it was looked last whether that holds.
     pub(super) noted_at: Instant,
+    /// The last attempt to write it failed, which has been said.
     pub(super) is_note_failing: bool,
     /// The last number of this boot that went to the spool, since the load; zero when none did.
     pub(super) last_spooled: u64,
@@ -293,6 +294,9 @@ impl Publisher {
             self.board.looked();
         }
         self.close_graves();
+        if let Some(store) = self.store.as_mut() {
+            store.advance();
+        }
         // Without memory it goes on delivering what it has: that gives some back.
         let set_patience = self.settings.set_patience;
         self.pool.top_up_by(|bytes| memory::without_waiting(set_patience, || Pool::fresh(bytes)));

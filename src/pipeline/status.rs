@@ -97,7 +97,7 @@ pub struct SpoolStatus {
     pub bytes: u64,
     /// Bytes of all its files.
     pub disk_bytes: u64,
-    /// When the oldest of them was put there, in milliseconds since 1970.
+    /// When the oldest of them was put there, in milliseconds since 1970. None also where damage has taken what says so.
     pub oldest_ms: Option<u64>,
     /// The number of the last message that survives a power cut. None where nothing is synced, as then nobody knows.
     pub durable_seq: Option<u64>,
@@ -105,7 +105,7 @@ pub struct SpoolStatus {
     pub undurable_records: Option<u64>,
     /// Bytes of these.
     pub undurable_bytes: Option<u64>,
-    /// Files that were set aside as damaged.
+    /// Damaged files that were moved to `quarantine/` since it was opened, and by opening it.
     pub quarantined: u64,
     /// Messages that would have gone through it and went past it, because its disk did not work.
     pub bypassed: u64,
@@ -307,14 +307,13 @@ mod tests {
     use super::*;
     use crate::spool::SpoolState;
 
-    #[test]
-    fn without_syncs_nobody_knows_what_a_power_cut_takes() {
-        let mut stats = SpoolStats {
+    fn stats() -> SpoolStats {
+        SpoolStats {
             records: 3,
             bytes: 300,
             disk_bytes: 4096,
             oldest_seq: Some(1),
-            oldest_appended_unix_ms: Some(1),
+            oldest_appended_unix_ms: Some(1_700_000_000_000),
             newest_seq: Some(3),
             appended_total: 3,
             read_total: 0,
@@ -324,10 +323,27 @@ mod tests {
             undurable_records: 1,
             undurable_bytes: 100,
             segments: 1,
-            quarantined: 0,
+            quarantined: 7,
             fsync_errors: 0,
             state: SpoolState::Ok,
+        }
+    }
+
+    #[test]
+    fn a_spool_is_shown_with_the_age_of_its_oldest_and_what_was_set_aside() {
+        let mut stats = stats();
+        let shown = |stats: &SpoolStats| {
+            let spool = SpoolStatus::of(stats);
+            (spool.oldest_ms, spool.quarantined)
         };
+        assert_eq!(shown(&stats), (Some(1_700_000_000_000), 7));
+        stats.oldest_appended_unix_ms = None;
+        assert_eq!(shown(&stats), (None, 7));
+    }
+
+    #[test]
+    fn without_syncs_nobody_knows_what_a_power_cut_takes() {
+        let mut stats = stats();
         let told = |stats: &SpoolStats| {
             let spool = SpoolStatus::of(stats);
             (spool.records, spool.durable_seq, spool.undurable_records, spool.undurable_bytes)

@@ -51,6 +51,8 @@ pub(super) struct Store {
     records: u64,
     /// Positions read and not yet passed by the cursor, in order, and whether each is settled.
     reading: VecDeque<(Position, bool)>,
+    /// The last of those that were passed since the spool was told.
+    passed: Option<Position>,
     said: Option<String>,
     /// Lost by damage, and not taken for a gap record yet.
     untold: u64,
@@ -85,6 +87,7 @@ impl Store {
             failures: 0,
             records: 0,
             reading: VecDeque::new(),
+            passed: None,
             said: None,
             untold: 0,
             bypassed: 0,
@@ -213,6 +216,7 @@ impl Store {
         items: &mut VecDeque<Item>,
         boot: &str,
     ) -> (Vec<Item>, Option<SpoolError>) {
+        self.advance();
         let mut taken = Vec::new();
         let mut left = None;
         while !items.is_empty() {
@@ -290,6 +294,7 @@ impl Store {
         pool: &Pool,
         out: &mut VecDeque<Item>,
     ) -> u64 {
+        self.advance();
         let Some(spool) = self.spool.as_mut() else { return 0 };
         let (names, reading) = (&self.names, &mut self.reading);
         let mut unreadable = Vec::new();
@@ -335,6 +340,7 @@ impl Store {
             self.untold += 1;
             self.settle(position);
         }
+        self.advance();
         lost
     }
 
@@ -374,7 +380,7 @@ impl Store {
         self.bypassed
     }
 
-    /// Notes that the message at this position needs no keeping any more.
+    /// Notes that the message at this position needs no keeping any more; [`advance`](Self::advance) has the spool know.
     pub(super) fn settle(&mut self, position: Position) {
         // As a rule it is the first; else a search through what is in flight.
         let is_first = self.reading.front().is_some_and(|(known, _)| *known == position);
@@ -388,19 +394,23 @@ impl Store {
             *settled = true;
             self.records = self.records.saturating_sub(1);
         }
-        let mut through = None;
         while let Some((position, true)) = self.reading.front() {
-            through = Some(*position);
+            self.passed = Some(*position);
             self.reading.pop_front();
         }
-        if let (Some(through), Some(spool)) = (through, self.spool.as_mut()) {
-            spool.advance(through);
+    }
+
+    /// Tells the spool what has been settled: once for all that a round has settled, as it looks through its segments for it.
+    pub(super) fn advance(&mut self) {
+        if let (Some(passed), Some(spool)) = (self.passed.take(), self.spool.as_mut()) {
+            spool.advance(passed);
         }
     }
 
     /// Reads again from the first message that is not settled. What was read before is void. Returns how many were settled out
     /// of order: they come once more, wait again, and have to be counted as coming from the disk.
     pub(super) fn rewind(&mut self) -> u64 {
+        self.advance();
         let again = self.reading.iter().filter(|(_, settled)| *settled).count();
         let again = u64::try_from(again).unwrap_or(0);
         self.records += again;
@@ -419,6 +429,7 @@ impl Store {
         least: u64,
         mut told: impl FnMut(EventKind),
     ) -> u64 {
+        self.advance();
         let Some(spool) = self.spool.as_mut() else { return 0 };
         let Some(bytes) = spool.room_wanted(error).map(|bytes| bytes.max(least)) else { return 0 };
         let mut dropped = 0;
@@ -449,6 +460,7 @@ impl Store {
     /// What is due: commits, and healing after a fault of the disk. Returns how many messages a
     /// fault is now known to have cost.
     pub(super) fn tend(&mut self, now: Instant) -> u64 {
+        self.advance();
         let Some(spool) = self.spool.as_mut() else { return 0 };
         let committed = spool.commit(now);
         // Also when there was nothing to commit: a folder can go while everything in it is durable.
@@ -464,6 +476,7 @@ impl Store {
 
     /// Gauges.
     pub(super) fn stats(&mut self) -> Option<SpoolStats> {
+        self.advance();
         self.spool.as_mut().map(Spool::stats)
     }
 
@@ -477,6 +490,7 @@ impl Store {
     /// Makes everything durable that can be by `deadline`, and gives the folder up.
     pub(super) fn close(&mut self, deadline: Instant) {
         self.hurry(deadline);
+        self.advance();
         if let Some(spool) = self.spool.take()
             && let Err(error) = spool.close()
         {

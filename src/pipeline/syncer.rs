@@ -1,30 +1,31 @@
 // SPDX-License-Identifier: MIT
-//! The thread on which a spool's files are forced onto the disk while its publisher goes on.
+//! The thread on which a spool's files are forced onto the disk, and read ahead from it, while its publisher goes on.
 //!
-//! No call that syncs has a deadline. So it is this thread that may hang on a disk that does not answer: the publisher waits
-//! for it as long as it likes, and who wants to end leaves it behind.
+//! No call that syncs has a deadline, nor one that makes room for what is read. So it is this thread that may hang on a disk
+//! that does not answer: the publisher waits for it as long as it likes, and who wants to end leaves it behind.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::pipeline::thread::{Owned, Prepare, SpawnError, ThreadError, spawn};
-use crate::spool::{Syncer, Syncing};
+use crate::spool::{Syncer, Syncing, read_ahead};
 
 /// Such a thread, owned by the store whose spool it serves.
 #[derive(Debug)]
 pub struct SyncThread {
-    jobs: Sender<Job>,
+    jobs: Jobs,
     thread: Owned,
 }
 
 #[derive(Debug)]
-struct Job {
-    file: File,
-    done: Sender<io::Result<()>>,
+enum Job {
+    Sync { file: File, done: Sender<io::Result<()>> },
+    ReadAhead { file: File, offset: u64, len: u64 },
 }
 
 /// How long after its deadline the end of a thread is looked for that has nothing left to do.
@@ -48,10 +49,16 @@ impl SyncThread {
     ) -> Result<Self, SpawnError> {
         // A spool has one sync under way, and leaves another behind only with a folder that somebody has deleted.
         let (jobs, inbox) = unbounded::<Job>();
+        let jobs = Jobs { jobs, unfinished: Arc::default() };
+        let unfinished = Arc::clone(&jobs.unfinished);
         let thread = spawn(&format!("rs-{name}"), prepare, move || {
-            for Job { file, done } in inbox {
-                // Nobody may want to know any more.
-                drop(done.send(sync(&file)));
+            for job in inbox {
+                match job {
+                    // Nobody may want to know any more.
+                    Job::Sync { file, done } => drop(done.send(sync(&file))),
+                    Job::ReadAhead { file, offset, len } => read_ahead(&file, offset, len),
+                }
+                unfinished.fetch_sub(1, Ordering::Relaxed);
             }
         })?;
         Ok(Self { jobs, thread })
@@ -59,7 +66,7 @@ impl SyncThread {
 
     /// What a spool asks it by.
     pub fn syncer(&self) -> Arc<dyn Syncer> {
-        Arc::new(Jobs(self.jobs.clone()))
+        Arc::new(self.jobs.clone())
     }
 
     /// Ends it, once the spool is gone. What it is at is waited for until `deadline`; then it stays behind, and ends when the
@@ -74,14 +81,28 @@ impl SyncThread {
     }
 }
 
-#[derive(Debug)]
-struct Jobs(Sender<Job>);
+#[derive(Clone, Debug)]
+struct Jobs {
+    jobs: Sender<Job>,
+    /// How many are not done. While any is, nothing is read ahead: it would wait behind a disk that does not answer, and syncs behind it.
+    unfinished: Arc<AtomicUsize>,
+}
 
 impl Syncer for Jobs {
     fn begin(&self, file: File) -> Option<Box<dyn Syncing>> {
         let (done, result) = bounded(1);
-        self.0.send(Job { file, done }).ok()?;
+        self.unfinished.fetch_add(1, Ordering::Relaxed);
+        self.jobs.send(Job::Sync { file, done }).ok()?;
         Some(Box::new(Begun(result)))
+    }
+
+    fn read_ahead(&self, file: File, offset: u64, len: u64) -> bool {
+        if self.unfinished.load(Ordering::Relaxed) > 0 {
+            return false;
+        }
+        self.unfinished.fetch_add(1, Ordering::Relaxed);
+        // Without the thread nothing is read ahead: it ends after the spool.
+        self.jobs.send(Job::ReadAhead { file, offset, len }).is_ok()
     }
 }
 
@@ -186,6 +207,31 @@ mod tests {
             let (again, _) = hanging();
             assert_eq!(dir.open(&again).1, taken + 1);
         }
+    }
+
+    #[test]
+    fn nothing_is_read_ahead_while_the_disk_is_silent() {
+        let dir = Dir::new("ahead");
+        std::fs::create_dir_all(&dir.0).unwrap();
+        let file = File::create(dir.0.join("file")).unwrap();
+        let (thread, answers) = hanging();
+        let syncer = thread.syncer();
+        let mut sync = syncer.begin(file.try_clone().unwrap()).unwrap();
+        let ask = || syncer.read_ahead(file.try_clone().unwrap(), 0, 4096);
+        assert!((0..100).all(|_| !ask()), "the sync is not over");
+        assert!(sync.wait(Duration::ZERO).is_none());
+        drop(answers);
+        assert!(sync.wait(LIMIT).unwrap().is_ok());
+        // Once that is over one part is read, and the next when that is.
+        for _ in 0..2 {
+            let end = Instant::now() + LIMIT;
+            while !ask() {
+                assert!(Instant::now() < end, "it reads ahead");
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        }
+        drop(syncer);
+        thread.end(Instant::now() + LIMIT).unwrap();
     }
 
     #[test]

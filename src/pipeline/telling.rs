@@ -14,7 +14,7 @@ use crate::pipeline::stream::{Hole, Note};
 /// its first message, a crash has messages told as missing that have arrived.
 const NOTE_EVERY: Duration = Duration::from_millis(200);
 
-/// What the note in the file says of losses.
+/// What the note in the file says of losses, or would if it could be written.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Noted {
     /// Of the present boot.
@@ -145,16 +145,19 @@ impl Publisher {
         }
     }
 
-    /// Once in a while: takes out of the note what is settled by now.
+    /// Once in a while: takes out of the note what is settled by now, and writes one that could not be written.
     pub(super) fn tend_note(&mut self, now: Instant) {
-        if self.noted == Noted::default() || now < self.noted_at + NOTE_EVERY {
+        let is_right = self.noted == Noted::default() && !self.is_note_failing;
+        if is_right || now < self.noted_at + NOTE_EVERY {
             return;
         }
         self.noted_at = now;
         let before = self.noted.hole.as_ref().map(|hole| hole.before);
         let hole = before.and_then(|before| self.hole_in_memory(before));
         let gaps = self.untold(hole.as_ref()).count();
-        if self.noted != (Noted { hole: hole.clone(), gaps, holes: self.holes.len() }) {
+        let noted = Noted { hole: hole.clone(), gaps, holes: self.holes.len() };
+        // After a failure also when there is nothing to say: an older note may be in its place.
+        if self.is_note_failing || self.noted != noted {
             self.write_note(hole);
         }
     }
@@ -196,7 +199,7 @@ impl Publisher {
         let settings = Arc::clone(&self.settings);
         let Some(file) = settings.stream_file.as_deref() else { return };
         let gaps: Vec<Gap> = self.untold(hole.as_ref()).cloned().collect();
-        let noted = Noted { hole: hole.clone(), gaps: gaps.len(), holes: self.holes.len() };
+        self.noted = Noted { hole: hole.clone(), gaps: gaps.len(), holes: self.holes.len() };
         let note = Note {
             boot: Arc::clone(&settings.boot),
             standing: self.standing,
@@ -204,18 +207,18 @@ impl Publisher {
             holes: self.holes.iter().cloned().chain(hole).collect(),
             gaps,
         };
-        match note.save(file, &settings.names) {
-            Ok(()) => self.noted = noted,
-            Err(error) if !self.is_note_failing => {
-                self.is_note_failing = true;
-                log::warn!(
-                    "[{}] cannot note in {} what is in memory alone ({error}): what a crash takes \
-                     of it would not be told",
-                    settings.name,
-                    file.display()
-                );
+        let (name, file, result) =
+            (&settings.name, file.display(), note.save(file, &settings.names));
+        let was_failing = std::mem::replace(&mut self.is_note_failing, result.is_err());
+        match result {
+            Ok(()) if was_failing => {
+                log::info!("[{name}] notes again in {file} what is in memory alone");
             }
-            Err(_) => {}
+            Err(error) if !was_failing => log::warn!(
+                "[{name}] cannot note in {file} what is in memory alone ({error}): what a crash takes \
+                 of it would not be told"
+            ),
+            _ => {}
         }
     }
 }

@@ -89,11 +89,15 @@ impl Pending {
 
     /// Those records, as they were encoded.
     pub(super) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.aged().map(|(entry, _)| entry)
+    }
+
+    /// The same, and how many milliseconds after their segment was made they were appended.
+    pub(super) fn aged(&self) -> impl Iterator<Item = (Entry<'_>, u32)> {
         let written = |held: &Held| held.from..held.to;
         self.held
             .iter()
             .flat_map(move |held| split_records(held.bytes.get(written(held)).unwrap_or_default()))
-            .map(|(entry, _)| entry)
     }
 
     /// An empty batch.

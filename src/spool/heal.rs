@@ -123,6 +123,10 @@ impl Spool {
             .filter(|segment| !is_there(segment.name()))
             .map(super::segment::Segment::ordinal)
             .collect();
+        if is_active_gone || !missing.is_empty() {
+            // What was durable is not, or not before it is written anew.
+            self.counts.durable_seq = None;
+        }
         for ordinal in missing {
             if let Some(place) = self.segments.iter().position(|s| s.ordinal() == ordinal) {
                 self.forget_missing(place);

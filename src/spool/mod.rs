@@ -68,7 +68,7 @@ pub use self::error::SpoolError;
 #[cfg(test)]
 pub(crate) use self::format::VERSION as SEGMENT_FORMAT;
 pub use self::queue::Spool;
-pub use self::storage::{Disk, Found, Lock, Storage, StorageFile, Syncer, Syncing};
+pub use self::storage::{Disk, Found, Lock, Storage, StorageFile, Syncer, Syncing, read_ahead};
 
 /// When records become durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -335,7 +335,7 @@ pub struct SpoolStats {
     pub disk_bytes: u64,
     /// Sequence number of the oldest unacknowledged record.
     pub oldest_seq: Option<u64>,
-    /// When it was appended, in milliseconds since 1970.
+    /// When it was appended, in milliseconds since 1970. `None` also where the header of its segment is destroyed, which says so.
     pub oldest_appended_unix_ms: Option<u64>,
     /// Sequence number of the newest record.
     pub newest_seq: Option<u64>,
@@ -345,7 +345,8 @@ pub struct SpoolStats {
     pub read_total: u64,
     /// Records read and not acknowledged.
     pub in_flight: u64,
-    /// Sequence number of the newest durable record that this process appended. With [`Fsync::Never`] the newest that is written.
+    /// Sequence number of the newest durable record that this process appended; none while what was durable has gone with a deleted
+    /// folder and is not written anew yet. With [`Fsync::Never`] the newest that is written.
     pub durable_seq: Option<u64>,
     /// Whether the two below, and `durable_seq`, say what a power cut would take: nobody knows with [`Fsync::Never`].
     pub syncs: bool,
@@ -355,7 +356,7 @@ pub struct SpoolStats {
     pub undurable_bytes: u64,
     /// Segment files, those that wait for removal included.
     pub segments: u64,
-    /// Files moved to `quarantine/` since the spool was opened.
+    /// Damaged files moved to `quarantine/` since the spool was opened, and by opening it.
     pub quarantined: u64,
     /// Failed fsyncs since the spool was opened.
     pub fsync_errors: u64,

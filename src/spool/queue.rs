@@ -204,7 +204,7 @@ impl Spool {
         }
         if let Some((seq, unix_ms)) = self.oldest() {
             stats.oldest_seq = Some(seq);
-            stats.oldest_appended_unix_ms = Some(unix_ms);
+            stats.oldest_appended_unix_ms = unix_ms;
         }
         stats
     }
@@ -319,14 +319,14 @@ impl Spool {
         }
     }
 
-    /// Sequence number and time of the oldest unacknowledged record.
-    fn oldest(&self) -> Option<(u64, u64)> {
+    /// Sequence number and, if it is known, time of the oldest unacknowledged record.
+    fn oldest(&self) -> Option<(u64, Option<u64>)> {
         let segment = self.segments.iter().find(|segment| {
             segment.ordinal() >= self.acked.ordinal && self.begin_of(segment).offset < segment.end
         });
         let Some(segment) = segment else {
-            let first = self.pending.entries().next()?;
-            return self.floor.map(|floor| (first.seq, floor.created_ms));
+            let (first, age_ms) = self.pending.aged().next()?;
+            return self.floor.map(|floor| (first.seq, time_of(floor.created_ms, age_ms)));
         };
         let begin = self.begin_of(segment);
         let mut bytes = [0; 32];
@@ -342,12 +342,17 @@ impl Spool {
         let head = decode_head(&bytes).filter(|head| head.id == segment.identity.id);
         match (read, head) {
             (Ok(n), Some(head)) if n == to_usize(RECORD) => {
-                Some((head.seq, segment.created_ms.saturating_add(u64::from(head.age_ms))))
+                Some((head.seq, time_of(segment.created_ms, head.age_ms)))
             }
             // Damaged or unreadable: the segment's own beginning is the best guess.
-            _ => Some((segment.first_seq, segment.created_ms)),
+            _ => Some((segment.first_seq, time_of(segment.created_ms, 0))),
         }
     }
+}
+
+/// When a record was appended; unknown where the header that says when its segment was made is destroyed.
+fn time_of(created_ms: u64, age_ms: u32) -> Option<u64> {
+    (created_ms > 0).then(|| created_ms.saturating_add(u64::from(age_ms)))
 }
 
 #[cfg(test)]

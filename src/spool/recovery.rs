@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::batch::Pending;
 use super::cursor::Cursor;
 use super::error::SpoolError;
-use super::format::{self, FOOTER};
+use super::format::{self, FOOTER, to_u64};
 use super::quarantine;
 use super::queue::{Clock, Counts, Spool};
 use super::reader::Reader;
@@ -97,7 +97,10 @@ impl Spool {
             cursor_dirty: found.cursor_dirty,
             cursor_failing: false,
             clock: Clock::default(),
-            counts: Counts::default(),
+            counts: Counts {
+                quarantined: to_u64(found.recovery.quarantined.len()),
+                ..Counts::default()
+            },
             damage: Vec::new(),
             trouble: None,
             deadline: None,

@@ -16,6 +16,9 @@ use super::storage::{StorageFile, read_full};
 
 /// What is read at once; a larger record is read in one piece.
 const CHUNK: u64 = 256 * 1024;
+/// What the disk is asked for ahead of that: it is read while what is there already is worked on. A backlog of minutes may well have
+/// left the system's memory, and without this each chunk would be waited for.
+const AHEAD: u64 = 4 * 1024 * 1024;
 /// What is given up at once where the disk cannot read.
 const BLOCK: u64 = 4096;
 
@@ -40,6 +43,8 @@ pub(super) struct Scanner {
     held: usize,
     /// Offset in the file of the buffer's first byte.
     start: u64,
+    /// Up to where the disk has been asked to read.
+    asked: u64,
     /// Blocks that cannot be read become zeros (and thereby damage) instead of an error.
     pub(super) salvage: bool,
     /// That has happened.
@@ -195,6 +200,7 @@ impl Scanner {
             if self.buffer.len() < size || is_oversized {
                 self.buffer = vec![0; size];
             }
+            self.ask_ahead(file, at + to_u64(size), limit);
             self.start = at;
             self.held = 0;
             let buffer = self.buffer.get_mut(..size).unwrap_or_default();
@@ -210,6 +216,16 @@ impl Scanner {
         let begin = to_usize(at - self.start);
         let end = self.held.min(begin + to_usize(want));
         Ok(self.buffer.get(begin..end).unwrap_or_default())
+    }
+
+    /// Asks for what comes behind `from`, half of [`AHEAD`] at a time.
+    fn ask_ahead(&mut self, file: &dyn StorageFile, from: u64, limit: u64) {
+        // Far from where it was, it begins anew.
+        let asked = if self.asked > from + AHEAD { from } else { self.asked.max(from) };
+        if asked < limit && asked < from + AHEAD / 2 {
+            let to = limit.min(from + AHEAD);
+            self.asked = if file.will_read(asked, to - asked) { to } else { asked };
+        }
     }
 }
 
@@ -237,4 +253,94 @@ fn read_blocks(file: &dyn StorageFile, buffer: &mut [u8], at: u64) -> io::Result
 
 fn is_bad_block(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// A file of zeros that notes what it is asked to read ahead, and takes it or does not.
+    #[derive(Debug, Default)]
+    struct Zeros {
+        asked: Mutex<Vec<(u64, u64)>>,
+        is_busy: AtomicBool,
+    }
+
+    impl StorageFile for Zeros {
+        fn size(&self) -> io::Result<u64> {
+            Ok(u64::MAX)
+        }
+
+        fn read_at(&self, buffer: &mut [u8], _offset: u64) -> io::Result<usize> {
+            buffer.fill(0);
+            Ok(buffer.len())
+        }
+
+        fn will_read(&self, offset: u64, len: u64) -> bool {
+            self.asked.lock().unwrap().push((offset, offset + len));
+            !self.is_busy.load(Ordering::Relaxed)
+        }
+
+        fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<usize> {
+            unreachable!("a scanner writes nothing")
+        }
+
+        fn allocate(&self, _len: u64) -> io::Result<()> {
+            unreachable!("a scanner writes nothing")
+        }
+
+        fn truncate(&self, _len: u64) -> io::Result<()> {
+            unreachable!("a scanner writes nothing")
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            unreachable!("a scanner writes nothing")
+        }
+
+        fn is_linked(&self) -> io::Result<bool> {
+            Ok(true)
+        }
+    }
+
+    const LIMIT: u64 = 20 * 1024 * 1024 + 777;
+
+    /// Reads from `from` to `to`, a thousand bytes at a time, and returns what was asked for on the way.
+    fn asked(scanner: &mut Scanner, file: &Zeros, from: u64, to: u64) -> Vec<(u64, u64)> {
+        for at in (from..to).step_by(1000) {
+            scanner.fill(file, at, 1000, LIMIT).unwrap();
+            for (_, end) in file.asked.lock().unwrap().iter() {
+                assert!(*end <= LIMIT && *end <= at + CHUNK + AHEAD, "{end} from {at}");
+            }
+        }
+        std::mem::take(&mut file.asked.lock().unwrap())
+    }
+
+    #[test]
+    fn what_comes_is_asked_for_once_each_and_no_more_than_there_is() {
+        let (mut scanner, file) = (Scanner::default(), Zeros::default());
+        let pieces = asked(&mut scanner, &file, 0, LIMIT);
+        assert_eq!(pieces.first().map(|(from, _)| *from), Some(CHUNK));
+        assert_eq!(pieces.last().map(|(_, to)| *to), Some(LIMIT));
+        assert!(pieces.windows(2).all(|pair| pair[0].1 == pair[1].0), "{pieces:?}");
+        assert!(pieces.len() < 15, "in large pieces: {pieces:?}");
+        // Back at the beginning, as after a rewind, and in the middle, as behind a gap.
+        for from in [0, 9 << 20] {
+            let pieces = asked(&mut scanner, &file, from, from + 1000);
+            assert_eq!(pieces, [(from + CHUNK, from + CHUNK + AHEAD)]);
+        }
+    }
+
+    #[test]
+    fn what_nobody_had_time_for_is_asked_for_again() {
+        let (mut scanner, file) = (Scanner::default(), Zeros::default());
+        file.is_busy.store(true, Ordering::Relaxed);
+        let pieces = asked(&mut scanner, &file, 0, 2 * CHUNK);
+        assert!(pieces.len() >= 2 && pieces[0].1 - pieces[0].0 == AHEAD, "{pieces:?}");
+        file.is_busy.store(false, Ordering::Relaxed);
+        let pieces = asked(&mut scanner, &file, 2 * CHUNK, 4 * CHUNK);
+        assert_eq!(pieces.len(), 1, "{pieces:?}");
+    }
 }

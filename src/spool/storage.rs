@@ -10,12 +10,13 @@ use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read};
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock, statvfs};
 use rustix::io::Errno;
 
 /// A name found in a folder.
@@ -101,6 +102,10 @@ pub trait StorageFile: fmt::Debug + Send {
     /// # Errors
     /// What the system says.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Has the system begin to read these bytes, which are wanted soon. False where that would have to wait: to be asked again.
+    fn will_read(&self, _offset: u64, _len: u64) -> bool {
+        true
+    }
     /// Writes at an offset; may write less.
     ///
     /// # Errors
@@ -141,10 +146,18 @@ pub trait Syncing: fmt::Debug + Send {
     fn wait(&mut self, patience: Duration) -> Option<io::Result<()>>;
 }
 
-/// A thread that syncs files, owned by whoever owns the spool.
+/// A thread that does what a disk may take long for, owned by whoever owns the spool.
 pub trait Syncer: fmt::Debug + Send + Sync {
     /// Begins to sync; none when the thread is gone.
     fn begin(&self, file: File) -> Option<Box<dyn Syncing>>;
+    /// Has [`read_ahead`] called there, unless the thread has something to do. Returns whether it has not.
+    fn read_ahead(&self, file: File, offset: u64, len: u64) -> bool;
+}
+
+/// Has the system begin to read this part of a file. To make room for it and to ask the disk takes time as well.
+pub fn read_ahead(file: &File, offset: u64, len: u64) {
+    // A hint: where it is not taken, the bytes are read when they are asked for.
+    let _hint = fadvise(file, offset, NonZeroU64::new(len), Advice::WillNeed);
 }
 
 /// The real file system.
@@ -256,6 +269,14 @@ impl StorageFile for DiskFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.file.read_at(buffer, offset)
+    }
+
+    fn will_read(&self, offset: u64, len: u64) -> bool {
+        let Some(syncer) = &self.syncer else {
+            read_ahead(&self.file, offset, len);
+            return true;
+        };
+        self.file.try_clone().is_ok_and(|file| syncer.read_ahead(file, offset, len))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {

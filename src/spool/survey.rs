@@ -214,7 +214,8 @@ impl Survey {
             }
             self.keep(segment);
         } else if header.is_some() {
-            // Started and never filled; or damaged so that nothing is whole, which was reported.
+            // Started and never filled; or damaged so that nothing is whole, which was reported, or that cannot be read now.
+            segment.damaged = scan.scanner.salvaged;
             self.retired.push(segment);
         }
         Ok(())

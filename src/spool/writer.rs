@@ -268,7 +268,9 @@ impl Spool {
     pub(super) fn rewrite_pending(&mut self) -> Result<(), SpoolError> {
         let Some(floor) = self.floor else { return Ok(()) };
         let first_seq = self.pending.entries().next().map_or(0, |entry| entry.seq);
-        let header = self.next_header(Link::Instead { floor: floor.mark }, first_seq);
+        let mut header = self.next_header(Link::Instead { floor: floor.mark }, first_seq);
+        // Their ages go on counting from there.
+        header.created_ms = floor.created_ms;
         let need = HEADER + to_u64(self.pending.bytes()) + FOOTER;
         // Accepted is accepted: the bound on the folder does not apply to this, but it does not
         // take a full segment's room beyond the bound either.
@@ -302,8 +304,8 @@ impl Spool {
         let (storage, dir) = (self.storage.as_ref(), self.config.dir.as_path());
         let mut builder =
             Builder::create(storage, dir, header, capacity).map_err(|error| (error, false))?;
-        for entry in self.pending.entries() {
-            if let Err(error) = builder.add(&entry, 0) {
+        for (entry, age_ms) in self.pending.aged() {
+            if let Err(error) = builder.add(&entry, age_ms) {
                 builder.discard(storage);
                 return Err((error, false));
             }

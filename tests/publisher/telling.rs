@@ -111,6 +111,102 @@ fn what_a_crash_takes_from_in_front_of_the_spool_is_told_in_the_next_boot() {
     again.stop();
 }
 
+/// Has three more in flight from memory, and three behind them on disk.
+fn leave_in_memory(bench: &Bench, first: u64) {
+    bench.does.store(HOLDS, Ordering::SeqCst);
+    (first..first + 3).for_each(|number| bench.offer(Class::Normal, number, 10));
+    bench.until("these to be in flight", |status| status.in_flight == 3);
+    bench.pipeline.pause();
+    (first + 3..first + 6).for_each(|number| bench.offer(Class::Normal, number, 10));
+    bench.until("those to be on disk", |status| {
+        status.spool.as_ref().is_some_and(|it| it.records == 3)
+    });
+}
+
+/// Loses the connection and delivers everything over the next.
+fn deliver_all(bench: &Bench, offered: u64, losses: u64) {
+    bench.does.store(AWAY, Ordering::SeqCst);
+    bench.until("the loss of the connection", |status| status.reconnects == losses);
+    bench.does.store(TAKES, Ordering::SeqCst);
+    bench.pipeline.resume();
+    let status = bench.until("all to be delivered", |status| is_done(status, offered));
+    assert_balanced(&status);
+}
+
+/// Long enough for what is tried again and again.
+fn pass_time(bench: &Bench) {
+    let begun = Instant::now();
+    bench.until("some time to pass", |_| begun.elapsed() > Duration::from_millis(700));
+}
+
+#[test]
+fn a_note_that_cannot_be_written_stops_nothing_is_said_once_and_is_written_when_it_can_be() {
+    let folder = Folder::new("no-note");
+    let streams = folder.join("streams");
+    let note = streams.join("noting");
+    let bench = start_as(HOLDS, WIDE, Some(overflow(&folder.join("spool"))), None, |settings| {
+        settings.name = "noting".into();
+        settings.stream_file = Some(note.clone());
+    });
+    let said = || [lines("noting", "cannot note in"), lines("noting", "notes again in")];
+    let noted = || fs::read_to_string(&note).unwrap_or_default();
+    // There can be no folder for it.
+    fs::write(&streams, "an obstacle").unwrap();
+    leave_in_memory(&bench, 1);
+    bench.until("the failure to be said", |_| said() == [1, 0]);
+    pass_time(&bench);
+    assert_eq!(said(), [1, 0]);
+    fs::remove_file(&streams).unwrap();
+    bench.until("the note", |_| noted().contains("hole B 1 4\n"));
+    bench.until("the end of it to be said", |_| said() == [1, 1]);
+    deliver_all(&bench, 6, 1);
+    bench.until("the note to be taken back", |_| !noted().contains("hole"));
+
+    fs::remove_dir_all(&streams).unwrap();
+    fs::write(&streams, "an obstacle").unwrap();
+    leave_in_memory(&bench, 7);
+    bench.until("another failure to be said", |_| said() == [2, 1]);
+    deliver_all(&bench, 12, 2);
+    pass_time(&bench);
+    assert_eq!(said(), [2, 1]);
+    fs::remove_file(&streams).unwrap();
+    bench.until("a note again", |_| noted() == "B 13 12 running\n");
+    assert_eq!(bench.seen(), [(1..=12).collect(), vec![]]);
+    bench.stop();
+}
+
+#[test]
+fn a_note_of_the_load_before_is_replaced_as_soon_as_a_full_disk_has_room() {
+    let folder = Folder::new("old-note");
+    let note = folder.join("streams").join("old");
+    let load = || {
+        start_as(TAKES, WIDE, Some(overflow(&folder.join("spool"))), None, |settings| {
+            settings.name = "old".into();
+            settings.stream_file = Some(note.clone());
+        })
+    };
+    let bench = load();
+    bench.offer(Class::Normal, 1, 10);
+    bench.until("it to be delivered", |status| is_done(status, 1));
+    bench.stop();
+    assert_eq!(fs::read_to_string(&note).unwrap(), "B 2 1\n");
+    // Where the next note is written before it has its name, there is no room.
+    let aside = note.with_extension("new");
+    std::os::unix::fs::symlink("/dev/full", &aside).unwrap();
+    let bench = load();
+    bench.until("the failure to be said", |_| lines("old", "cannot note in") == 1);
+    bench.offer(Class::Normal, 2, 10);
+    bench.until("it to be delivered", |status| is_done(status, 1));
+    pass_time(&bench);
+    assert_eq!(lines("old", "cannot note in"), 1);
+    assert_eq!(*bench.order.lock().unwrap(), [2], "the numbers go on");
+    // After a crash it would say that nothing came after the first.
+    assert_eq!(fs::read_to_string(&note).unwrap(), "B 2 1\n");
+    fs::remove_file(&aside).unwrap();
+    bench.until("the note", |_| fs::read_to_string(&note).unwrap() == "B 3 2 running\n");
+    bench.stop();
+}
+
 #[test]
 fn letters_are_not_taken_up_while_the_sink_is_paused() {
     let folder = Folder::new("paused-letters");
@@ -309,6 +405,42 @@ fn what_is_damaged_on_disk_is_told_as_such() {
     assert_eq!(bench.seen.lock().unwrap()[0].len(), 9);
     assert_eq!(*bench.order.lock().unwrap(), (1..=10).collect::<Vec<u64>>());
     assert_eq!(*bench.told.lock().unwrap(), ["UNKNOWN=1: spool-damaged=1"]);
+    bench.stop();
+}
+
+#[test]
+fn damaged_files_that_are_moved_are_shown_as_is_how_old_the_oldest_is() {
+    let folder = Folder::new("set-aside");
+    let config = SpoolConfig { fsync: Fsync::Always, ..spool(folder.path()) };
+    let store = || Some(StoreSettings { config: config.clone(), mode: SpoolMode::Always });
+    let load =
+        |does| start_as(does, WIDE, store(), None, |settings| settings.name = "set-aside".into());
+    let shows = |status: &SinkStatus| {
+        status.spool.as_ref().map(|it| (it.records, it.oldest_ms.is_some(), it.quarantined))
+    };
+    let segments = || -> BTreeSet<PathBuf> {
+        let files = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|ending| ending == "seg")).collect()
+    };
+    let bench = load(AWAY);
+    put_away(&bench, 1..=100, 1000);
+    bench.until("them to be shown", |status| shows(status) == Some((100, true, 0)));
+    // The first of several files.
+    assert!(segments().len() > 1);
+    let path = segments().pop_first().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[b'!'; 100], 5500).unwrap();
+    bench.does.store(TAKES, Ordering::SeqCst);
+    bench.until("it to be moved", |status| shows(status) == Some((0, false, 1)));
+    assert_eq!(lines("set-aside", "moved here"), 0);
+    bench.stop();
+    // Nothing of ours is in one that comes back.
+    fs::write(&path, [b'!'; 3000]).unwrap();
+    let bench = load(TAKES);
+    bench.until("it to be moved", |status| shows(status) == Some((0, false, 1)));
+    assert_eq!(lines("set-aside", "moved here, nothing whole was left in it"), 1);
+    assert!(segments().is_empty());
+    assert_eq!(fs::read_dir(folder.join("quarantine")).unwrap().count(), 2);
     bench.stop();
 }
 

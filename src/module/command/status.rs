@@ -429,3 +429,42 @@ pub(super) fn version_json(module: &Module) -> String {
         "sinks": super::super::sinks::kinds(),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_gauge_of_a_spool_has_its_name() {
+        let mut spool = SpoolStatus {
+            records: 1,
+            bytes: 2,
+            disk_bytes: 3,
+            oldest_ms: Some(4),
+            durable_seq: Some(5),
+            undurable_records: Some(6),
+            undurable_bytes: Some(7),
+            quarantined: 8,
+            bypassed: 9,
+            trouble: Some("a trouble".to_owned()),
+        };
+        let shown = json!({
+            "records": 1,
+            "bytes": 2,
+            "disk_bytes": 3,
+            "oldest_ms": 4,
+            "durable_seq": 5,
+            "loss_window_records": 6,
+            "loss_window_bytes": 7,
+            "quarantined": 8,
+            "bypassed": 9,
+            "trouble": "a trouble",
+        });
+        assert_eq!(spool_json(&spool), shown);
+        // Unknown, which is neither nothing nor left out.
+        (spool.oldest_ms, spool.durable_seq) = (None, None);
+        let shown = spool_json(&spool);
+        assert!(shown["oldest_ms"].is_null() && shown["durable_seq"].is_null(), "{shown}");
+        assert_eq!(shown.as_object().map(serde_json::Map::len), Some(10));
+    }
+}

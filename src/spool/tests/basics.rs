@@ -75,6 +75,11 @@ fn the_oldest_age_is_that_of_the_first_unacknowledged_record() {
     rig.check();
     rig.close_and_reopen();
     assert_eq!(rig.spool().stats().oldest_appended_unix_ms, Some(start + 10_000));
+    rig.read(2);
+    rig.ack(2);
+    assert_eq!(rig.spool().stats().oldest_appended_unix_ms, None, "nothing waits");
+    rig.close_and_reopen();
+    assert_eq!(rig.spool().stats().oldest_appended_unix_ms, None);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! Whatever happens to the bytes on disk, every record that is still whole is delivered.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -242,6 +243,89 @@ fn damage_in_a_sealed_segment_is_reported_once_with_its_neighbors_and_ends_in_qu
         sim.paths().into_iter().filter(|p| p.to_string_lossy().contains("quarantine")).collect();
     assert_eq!(moved.len(), 1);
     assert_eq!(sim.content(&moved[0]), bytes);
+}
+
+#[test]
+fn each_damaged_file_that_is_moved_while_running_is_counted_once_when_it_is() {
+    let (sim, laid) = lay_out(&[vec![500; 10], vec![500; 10], vec![500; 3]]);
+    let hit = &laid[14];
+    let mut bytes = sim.content(&hit.path);
+    bytes[hit.begin + 100] ^= 0x55;
+    sim.set(&hit.path, bytes);
+    let (mut spool, recovery) = Spool::open(config(INTERVAL), sim.storage()).unwrap();
+    assert!(recovery.quarantined.is_empty());
+    let stored = drain(&mut spool);
+    let mut now = Instant::now();
+    let mut acknowledge = |spool: &mut Spool, records: usize| {
+        spool.advance(stored[records - 1].position);
+        now += Duration::from_secs(2);
+        drop(spool.commit(now));
+        spool.stats().quarantined
+    };
+    assert_eq!(acknowledge(&mut spool, 10), 0, "this one is whole, and removed");
+    assert_eq!(acknowledge(&mut spool, 18), 0, "something of it is not acknowledged");
+    sim.with(|world| world.read_only = true);
+    assert_eq!(acknowledge(&mut spool, 19), 0, "it cannot be moved");
+    sim.with(|world| world.read_only = false);
+    assert_eq!(acknowledge(&mut spool, 20), 1);
+    assert_eq!(acknowledge(&mut spool, 22), 1);
+    spool.close().unwrap();
+}
+
+#[test]
+fn what_opening_moves_is_counted_and_named() {
+    // In one nothing is whole, which opening moves at once. Of the other all is acknowledged but what is damaged.
+    let mut rig = Rig::new(config(INTERVAL));
+    rig.append(&[(1, 500); 4]);
+    rig.commit(200);
+    rig.read(4);
+    rig.ack(4);
+    rig.commit(200);
+    rig.spool = None;
+    let path = segment_paths(&rig.sim).pop().unwrap();
+    let mut bytes = rig.sim.content(&path);
+    bytes[64 + 532 + 100] ^= 0x55;
+    rig.sim.set(&path, bytes);
+    let hollow = PathBuf::from("/spool/sink/00000000f0000000.seg");
+    rig.sim.set(&hollow, vec![b'!'; 3000]);
+    let recovery = rig.open().unwrap();
+    assert_eq!(recovery.quarantined.len(), 1, "{recovery:?}");
+    let line = format!("{}: moved here", recovery.quarantined[0].display());
+    assert!(recovery.lines().iter().any(|said| said.starts_with(&line)), "{recovery:?}");
+    assert_eq!(rig.spool().stats().quarantined, 2);
+    assert!(segment_paths(&rig.sim).is_empty());
+    rig.spool.take().unwrap().close().unwrap();
+    rig.open().unwrap();
+    assert_eq!(rig.spool().stats().quarantined, 0, "of this opening, and since");
+}
+
+#[test]
+fn a_file_of_which_only_the_header_can_be_read_is_kept_for_a_look() {
+    let mut rig = Rig::new(config(INTERVAL));
+    rig.append(&[(1, 9000)]);
+    rig.commit(200);
+    rig.spool = None;
+    let path = segment_paths(&rig.sim).pop().unwrap();
+    rig.sim.set_bad(&path, Some(4096..8192));
+    let before = rig.sim.content(&path);
+    let recovery = rig.open().unwrap();
+    assert_eq!(recovery.records, 0);
+    assert!(!recovery.damage.is_empty());
+    assert_eq!(rig.spool().stats().quarantined, 1);
+    let moved = rig.sim.paths().into_iter().find(|p| p.to_string_lossy().contains("quarantine"));
+    assert_eq!(rig.sim.content(&moved.unwrap()), before);
+}
+
+#[test]
+fn a_destroyed_header_leaves_the_age_of_its_records_unknown() {
+    let (sim, laid) = lay_out(&[vec![500; 4]]);
+    let mut bytes = sim.content(&laid[0].path);
+    bytes[..64].fill(0x55);
+    sim.set(&laid[0].path, bytes);
+    let (mut spool, _) = Spool::open(config(INTERVAL), sim.storage()).unwrap();
+    let stats = spool.stats();
+    assert_eq!((stats.records, stats.oldest_seq), (4, Some(laid[0].rec.seq)));
+    assert_eq!(stats.oldest_appended_unix_ms, None);
 }
 
 #[test]

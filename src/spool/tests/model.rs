@@ -43,7 +43,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
 }
 
 /// With a disk that is read-only at times.
-fn op_in_trouble() -> impl Strategy<Value = Op> {
+pub(super) fn op_in_trouble() -> impl Strategy<Value = Op> {
     prop_oneof![9 => op(), 1 => any::<bool>().prop_map(Op::ReadOnly)]
 }
 

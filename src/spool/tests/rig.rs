@@ -373,18 +373,30 @@ impl Rig {
     /// Ends as a power cut would: everything durable must be there, in order.
     pub(super) fn lose_power_and_reopen(&mut self, dice: impl FnMut() -> u8) {
         self.flight.clear();
-        let undurable = self.spool().stats().undurable_records as usize;
+        let stats = self.spool().stats();
+        let undurable = stats.undurable_records as usize;
+        assert!(stats.syncs, "without syncs nothing is promised");
+        // By its number too, whatever the power cut happens to leave.
+        let safe = self.model.len() - undurable;
+        let is_said = |rec: &Rec| stats.durable_seq.is_some_and(|last| rec.seq <= last);
+        let said: Vec<u64> =
+            self.model.iter().filter(|rec| is_said(rec)).map(|rec| rec.seq).collect();
+        let at_risk: Vec<u64> = self.model.iter().skip(safe).map(|rec| rec.seq).collect();
+        assert!(!at_risk.iter().any(|seq| said.contains(seq)), "{stats:?}, at risk {at_risk:?}");
         self.spool = None;
         self.sim.lose_power(dice);
         let recovery = self.open().unwrap();
         // Of a header as long as it is, nothing else is reported there.
         self.repeats |= recovery.damage.iter().any(|damage| damage.offset == 0);
         let found = self.found();
-        let durable: Vec<u64> =
-            self.model.iter().take(self.model.len() - undurable).map(|rec| rec.seq).collect();
+        let durable: Vec<u64> = self.model.iter().take(safe).map(|rec| rec.seq).collect();
         let kept: Vec<u64> =
             found.iter().map(|rec| rec.seq).filter(|seq| durable.contains(seq)).collect();
         assert!(kept == durable, "found {:?}, durable {durable:?}", list(&found));
+        let is_there = |seq: &u64| found.iter().any(|rec| rec.seq == *seq);
+        assert!(said.iter().all(is_there), "found {:?}, said durable {said:?}", list(&found));
+        let lost = self.model.iter().filter(|rec| !is_there(&rec.seq)).count();
+        assert!(lost <= undurable, "{lost} lost, {undurable} at risk");
         self.adopt(found);
     }
 

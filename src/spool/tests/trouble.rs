@@ -49,6 +49,65 @@ fn what_a_broken_disk_does_not_make_durable_is_read_from_memory_and_written_anew
 }
 
 #[test]
+fn a_failed_sync_makes_nothing_that_waits_older_or_younger() {
+    let mut rig = Rig::new(config(INTERVAL));
+    let start = rig.sim.with(|world| world.unix_ms);
+    for step in 0..4 {
+        rig.sim.with(|world| world.unix_ms = start + step * 5000);
+        rig.append(&[(1, 100)]);
+        if step == 0 {
+            rig.commit(200);
+        }
+    }
+    rig.sim.with(|world| world.read_only = true);
+    assert!(!rig.commit(200));
+    let oldest = |rig: &mut Rig| rig.spool().stats().oldest_appended_unix_ms;
+    for step in 0..3 {
+        // The first is on disk, the others are in memory.
+        assert_eq!(oldest(&mut rig), Some(start + step * 5000));
+        rig.read(1);
+        rig.ack(1);
+    }
+    rig.sim.with(|world| world.unix_ms = start + 60_000);
+    rig.heal_from(|world| world.read_only = false);
+    assert_eq!(oldest(&mut rig), Some(start + 15_000), "written anew it is no younger");
+    rig.append(&[(1, 100)]);
+    rig.commit(200);
+    rig.crash_and_reopen();
+    assert_eq!(oldest(&mut rig), Some(start + 15_000));
+    rig.read(1);
+    rig.ack(1);
+    assert_eq!(oldest(&mut rig), Some(start + 60_000));
+    rig.read(1);
+    rig.ack(1);
+    assert_eq!(oldest(&mut rig), None);
+}
+
+#[test]
+fn what_is_saved_from_a_deleted_folder_is_as_old_as_before() {
+    let mut rig = Rig::new(config(INTERVAL));
+    let start = rig.sim.with(|world| world.unix_ms);
+    for step in 0..3 {
+        rig.sim.with(|world| world.unix_ms = start + step * 5000);
+        rig.append(&[(1, 100)]);
+        rig.commit(200);
+    }
+    let oldest = |rig: &mut Rig| rig.spool().stats().oldest_appended_unix_ms;
+    rig.read(1);
+    rig.ack(1);
+    rig.sim.clear();
+    rig.sim.with(|world| world.read_only = true);
+    rig.tend(2000);
+    rig.tend(2000);
+    assert_eq!(oldest(&mut rig), Some(start + 5000), "in memory");
+    rig.sim.with(|world| world.unix_ms = start + 60_000);
+    rig.heal_from(|world| world.read_only = false);
+    assert_eq!(oldest(&mut rig), Some(start + 5000), "written anew");
+    rig.crash_and_reopen();
+    assert_eq!(oldest(&mut rig), Some(start + 5000));
+}
+
+#[test]
 fn a_broken_disk_leaves_the_spool_empty_when_all_is_delivered() {
     let mut rig = broken();
     rig.read(20);
