@@ -6,7 +6,7 @@
 #[path = "support/xml.rs"]
 mod xml;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use mod_rustbridge::{
     config::{
@@ -240,8 +240,10 @@ fn a_login_over_tls_has_all_it_needs() {
         + &param("sasl-mechanism", "SCRAM-SHA-512")
         + &param("sasl-username", "u")
         + &param("sasl-password", "hunter2")
-        + &param("tls-ca-file", "/ca.pem");
+        + &param("tls-ca-file", "/ca.pem")
+        + &param("tls-crl-file", "/crl.pem");
     let config = kafka(&text);
+    assert_eq!(config.tls.crl_file.as_deref(), Some(Path::new("/crl.pem")));
     assert_eq!(config.security_protocol, SecurityProtocol::SaslSsl);
     assert!(config.sasl.is_some());
     assert!(!format!("{config:?}").contains("hunter2"));
@@ -370,12 +372,15 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
     ("amqp", "username=a", "without a password"),
     ("amqp", "password=a", "without a user"),
     ("amqp", "tls-ca-file=/ca", "has no effect without TLS: write amqps://"),
+    ("amqp", "tls-crl-file=/crl", "has no effect without TLS: write amqps://"),
     ("amqp", "tls-verify=false", "has no effect without TLS"),
     ("amqp", "tls-server-name=x", "has no effect without TLS"),
     ("amqp", "url=amqps://h tls-cert-file=/c", "without tls-key-file"),
     ("amqp", "url=amqps://h tls-key-file=/c", "without tls-cert-file"),
     ("amqp", "url=amqps://h tls-key-password=x", "without tls-key-file"),
     ("amqp", "url=amqps://h tls-ca-file=/c tls-verify=false", "tls-verify is false"),
+    ("amqp", "url=amqps://h tls-crl-file=/c tls-verify=false", "tls-verify is false"),
+    ("amqp", "url=amqps://h tls-crl-file=crl.pem", "expected an absolute path"),
     ("amqp", "url=amqps://h tls-server-name=x tls-verify=no", "tls-verify is false"),
     ("amqp", "auth=external", "external needs amqps://"),
     ("amqp", "url=amqps://h auth=external", "external needs amqps://"),
@@ -405,6 +410,7 @@ const CONTRADICTIONS: &[(&str, &str, &str)] = &[
     ("kafka", "security-protocol=sasl_plaintext sasl-username=u", "needs sasl-password"),
     ("kafka", "security-protocol=sasl_plaintext sasl-password=p", "needs sasl-username"),
     ("kafka", "tls-ca-file=/ca", "set security-protocol to ssl or sasl_ssl"),
+    ("kafka", "tls-crl-file=/crl", "set security-protocol to ssl or sasl_ssl"),
     ("kafka", "tls-server-name=x", "out of place"),
     ("kafka", "compression=zip", "expected none, gzip, snappy or lz4"),
 ];
@@ -431,6 +437,7 @@ fn every_property_that_would_be_wrong_is_refused() {
         (param("bootstrap.servers", "x"), "bootstrap-servers sets it"),
         (param("delivery.timeout.ms", "1"), "message-timeout-ms sets it"),
         (param("sasl.password", "hunter2"), "sasl-password sets it"),
+        (param("ssl.crl.location", "/crl"), "tls-crl-file sets it"),
         (param("acks", "1"), "only with allow-unsafe-delivery"),
         (param("acks", "0"), "only with allow-unsafe-delivery"),
         (param("enable.idempotence", "false"), "only with allow-unsafe-delivery"),

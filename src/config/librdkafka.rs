@@ -27,6 +27,7 @@ const OWN: &[(&str, &str)] = &[
     ("sasl.username", "sasl-username"),
     ("sasl.password", "sasl-password"),
     ("ssl.ca.location", "tls-ca-file"),
+    ("ssl.crl.location", "tls-crl-file"),
     ("ssl.certificate.location", "tls-cert-file"),
     ("ssl.key.location", "tls-key-file"),
     ("ssl.key.password", "tls-key-password"),

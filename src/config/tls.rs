@@ -12,6 +12,9 @@ use crate::config::{params::Params, reference::tls, secret::Secret};
 pub struct TlsConfig {
     /// Certificates that we trust, as PEM; `None`: those of the operating system.
     pub ca_file: Option<PathBuf>,
+    /// Lists of revoked certificates, as PEM; `None`: none is looked up. Only the broker's own certificate is, in the
+    /// list of the authority that signed it, which must be there.
+    pub crl_file: Option<PathBuf>,
     /// Our certificate chain and its key, as PEM.
     pub client: Option<ClientCertificate>,
     /// Name that the broker's certificate must carry; `None`: the host that we connect to.
@@ -36,10 +39,12 @@ impl TlsConfig {
     /// Reads what AMQP and Kafka share. `without` says why there is no TLS, if there is none.
     pub(super) fn read(params: &mut Params<'_>, without: Option<&str>) -> Self {
         let ca_file = params.read(&tls::CA_FILE);
+        let crl_file = params.read(&tls::CRL_FILE);
         let verify = params.read(&tls::VERIFY);
         if let Some(why) = without {
             let given = [
                 (ca_file.is_some(), tls::CA_FILE.name),
+                (crl_file.is_some(), tls::CRL_FILE.name),
                 (params.is_given(&tls::CERT_FILE), tls::CERT_FILE.name),
                 (params.is_given(&tls::KEY_FILE), tls::KEY_FILE.name),
                 (params.is_given(&tls::KEY_PASSWORD), tls::KEY_PASSWORD.name),
@@ -53,7 +58,12 @@ impl TlsConfig {
             let message = "has no effect while tls-verify is false: leave one of them out";
             params.clash(&[&tls::CA_FILE, &tls::VERIFY], message);
         }
-        Self { ca_file, client: ClientCertificate::read(params), server_name: None, verify }
+        if crl_file.is_some() && !verify {
+            let message = "has no effect while tls-verify is false: leave one of them out";
+            params.clash(&[&tls::CRL_FILE, &tls::VERIFY], message);
+        }
+        let client = ClientCertificate::read(params);
+        Self { ca_file, crl_file, client, server_name: None, verify }
     }
 }
 

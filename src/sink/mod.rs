@@ -8,6 +8,8 @@ pub mod file;
 mod interrupt;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(any(feature = "amqp", feature = "kafka"))]
+mod revocation;
 
 use std::time::{Duration, Instant};
 

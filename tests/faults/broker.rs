@@ -7,7 +7,7 @@ use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 
-use crate::support::certificates::Authority;
+use crate::support::certificates::{Authority, Certificate};
 use crate::support::clients::{self, Message};
 use crate::support::kafka::{Kafka, KafkaOptions};
 use crate::support::proxy::Proxy;
@@ -169,9 +169,9 @@ impl Broker {
     }
 
     /// Gives the broker a certificate for these days, which it reads when it starts; negative ones are over.
-    pub(crate) fn certify(&self, days: i32) {
+    pub(crate) fn certify(&self, days: i32) -> Certificate {
         let name = if self.kind() == Kind::Kafka { "kafka" } else { "rabbitmq" };
-        self.authority().sign(name, &["DNS:localhost", "IP:127.0.0.1"], days);
+        self.authority().sign(name, &["DNS:localhost", "IP:127.0.0.1"], days)
     }
 
     /// Gives it one for days that are yet to come.

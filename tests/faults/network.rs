@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::bench::{Row, assert_balanced, dropped, size, wait};
 use crate::broker::Kind;
 use crate::outage::first_ten;
-use crate::support::certificates::Authority;
+use crate::support::certificates::{Authority, Certificate};
 use crate::support::host::HostOptions;
 use crate::support::proxy::Mode;
 use crate::support::rough_line::{RoughLine, Shares};
@@ -203,11 +203,18 @@ pub(crate) fn certificates(row: &mut Row<'_>) {
     let trust = |authority: &Authority| fs::copy(authority.certificate(), &trusted).unwrap();
     let stranger = Authority::new();
     trust(&stranger);
+    // What is revoked: nothing, at first.
+    let revoked = row.folder.join("revoked.pem");
+    let revoke = |authority: &Authority, these: &[&Certificate]| {
+        fs::copy(authority.list("revoked", these), &revoked).unwrap()
+    };
+    revoke(row.broker.authority(), &[]);
+    let list = revoked.display().to_string();
     row.broker.keep(&row.place, "#");
     let configure = |row: &mut Row<'_>, port: u16, trusted: &Path, more: &[(&str, &str)]| {
         let secure = row.broker.secure_parameters(port, trusted);
         let mut all: Vec<(&str, &str)> = secure.iter().map(|(n, v)| (*n, v.as_str())).collect();
-        all.extend([("reconnect-refused-ms", "1000")]);
+        all.extend([("reconnect-refused-ms", "1000"), ("tls-crl-file", list.as_str())]);
         all.extend(more);
         row.configure_by(port, &all);
     };
@@ -234,8 +241,9 @@ pub(crate) fn certificates(row: &mut Row<'_>) {
     row.broker.certify_for_later();
     row.broker.kill();
     row.broker.start_again();
+    let mut own = None;
     told(row, &mut sent, &["not yet valid", "certificate verify failed"], |row| {
-        row.broker.certify(2);
+        own = Some(row.broker.certify(2));
         row.broker.kill();
         row.broker.start_again();
     });
@@ -266,6 +274,18 @@ pub(crate) fn certificates(row: &mut Row<'_>) {
             row.host.api("rustbridge reload");
         });
     }
+
+    // One whose certificate its authority has revoked, and then takes from the list again: the next attempt reads it. The client
+    // library of Kafka would read the first list only when it is refused, or told by a reload.
+    revoke(row.broker.authority(), &own.iter().collect::<Vec<_>>());
+    if row.broker.kind() == Kind::Kafka {
+        row.host.api("rustbridge reload");
+    } else {
+        proxy.drop_connections(true);
+    }
+    told(row, &mut sent, &["by tls-crl-file"], |row| {
+        revoke(row.broker.authority(), &[]);
+    });
 
     // Files that are replaced while all is well: the reload connects anew, and costs nothing.
     let flow = row.flow(&Load { count: 1_000_000, rate: 500, ..Load::default() });

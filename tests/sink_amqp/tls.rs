@@ -2,6 +2,7 @@
 //! TLS: what is accepted, and one clear line for what is not.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use mod_rustbridge::config::amqp::{AmqpConfig, Auth};
@@ -54,7 +55,7 @@ fn messages_go_over_tls_and_what_does_not_fit_is_told() {
     let authority = Authority::new();
     let server = authority.sign("server", &["DNS:localhost", "IP:127.0.0.1"], 2);
     let options = RabbitMqOptions {
-        tls: Some((authority.certificate(), server)),
+        tls: Some((authority.certificate(), server.clone())),
         ..RabbitMqOptions::default()
     };
     let Some(node) = own(test, &options) else { return };
@@ -88,6 +89,27 @@ fn messages_go_over_tls_and_what_does_not_fit_is_told() {
     unverified.tls.verify = false;
     Publisher::connected(unverified).close();
 
+    let listed = |file: PathBuf| {
+        let mut config = secured(node.tls_port(), &authority);
+        config.tls.crl_file = Some(file);
+        config
+    };
+    Publisher::connected(listed(authority.list("none", &[]))).close();
+    let other = authority.sign("other", &[], 2);
+    Publisher::connected(listed(authority.list("other", &[&other]))).close();
+    let revoked = listed(authority.list("revoked", &[&other, &server]));
+    assert_refused(revoked, &["is revoked by tls-crl-file", "revoked.crl", "a new one"]);
+    // Whether it is revoked, nobody knows.
+    let another = Authority::named("another authority");
+    let foreign = another.list("foreign", &[]);
+    let read = |file: &PathBuf| fs::read_to_string(file).unwrap();
+    let mixed = read(&foreign) + &read(&authority.list_that_is_over("over"));
+    assert_refused(listed(foreign), &["foreign.crl holds no list of the authority", "add it"]);
+    let folder = Folder::new("lists");
+    assert_refused(listed(folder.write("mixed.crl", mixed)), &["mixed.crl holds an expired list"]);
+    let forged = stranger.list("forged", &[]);
+    assert_refused(listed(forged), &["forged.crl holds a list in the name", "not signed by it"]);
+
     let mut plain = secured(node.port(), &authority);
     plain.brokers[0].port = node.port();
     assert_refused(plain, &["does not answer with TLS", "5671"]);
@@ -116,6 +138,23 @@ fn files_that_do_not_fit_are_named() {
     let mut empty = secured(port, &authority);
     empty.tls.ca_file = Some(folder.write("empty.pem", ""));
     assert_refused(empty, &["tls-ca-file", "empty.pem", "no certificate"]);
+
+    let listed = |file: PathBuf| {
+        let mut config = secured(port, &authority);
+        config.tls.crl_file = Some(file);
+        config
+    };
+    assert_refused(
+        listed("/nonexistent/crl".into()),
+        &["tls-crl-file /nonexistent/crl", "No such"],
+    );
+    assert_refused(
+        listed(folder.write("none.crl", "")),
+        &["tls-crl-file", "none.crl holds no list"],
+    );
+    assert_refused(listed(authority.certificate()), &["tls-crl-file", "ca.pem holds more than"]);
+    let over = listed(authority.list_that_is_over("over"));
+    assert_refused(over, &["tls-crl-file", "over.crl expired on Feb  1", "newest"]);
 
     let mut absent = secured(port, &authority);
     absent.tls.client = Some(shown(&one));

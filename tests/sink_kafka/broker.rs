@@ -136,6 +136,12 @@ impl Broker {
         self.dir.join("other.pem").display().to_string()
     }
 
+    /// Lists of revoked certificates: `none` is empty, `revoked` has the broker's, `other` is of the authority that did not
+    /// sign it.
+    pub(crate) fn list(&self, name: &str) -> PathBuf {
+        self.dir.join(name).with_extension("crl")
+    }
+
     /// Starts it, also again.
     pub(crate) fn run(&mut self) {
         let properties = self.dir.join("server.properties");
@@ -275,6 +281,14 @@ fn certificates(dir: &Path) {
         openssl x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
             -extfile ext -out broker.crt
         cat broker.key broker.crt ca.pem >broker.pem
+        printf '[ca]\ndefault_ca=this\n[this]\ndatabase=index\ncertificate=ca.pem\nprivate_key=ca.key
+            default_md=sha256\ndefault_crl_days=2\n' >ca.cnf
+        : >index
+        list() { openssl ca -config ca.cnf -gencrl -out "$@"; }
+        list none.crl
+        list other.crl -cert other.pem -keyfile other.key
+        openssl ca -config ca.cnf -revoke broker.crt
+        list revoked.crl
     "#;
     let output = Command::new("sh").args(["-c", script, "sh"]).arg(dir).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

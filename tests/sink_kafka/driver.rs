@@ -25,7 +25,13 @@ pub(crate) fn config(servers: &str, topic: &str) -> KafkaConfig {
         in_flight_max: 2_000,
         security_protocol: SecurityProtocol::Plaintext,
         sasl: None,
-        tls: TlsConfig { ca_file: None, client: None, server_name: None, verify: true },
+        tls: TlsConfig {
+            ca_file: None,
+            crl_file: None,
+            client: None,
+            server_name: None,
+            verify: true,
+        },
         properties: Vec::new(),
         allow_unsafe_delivery: false,
     }

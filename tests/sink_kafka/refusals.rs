@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! What only an operator can mend: said in one clear line, and over once it is mended.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use mod_rustbridge::config::kafka::{KafkaConfig, Sasl, SaslMechanism, SecurityProtocol};
@@ -119,6 +120,32 @@ fn a_broker_of_another_authority_is_refused_and_the_right_authority_works() {
     let line = refusal(with_ca("/nonexistent/ca.pem"));
     assert!(line.contains("ssl.ca.location") && line.contains("/nonexistent/ca.pem"), "{line}");
     delivers(with_ca(&broker.ca()));
+}
+
+#[test]
+fn a_broker_with_a_revoked_certificate_is_refused_and_a_list_without_it_works() {
+    if !available() {
+        return;
+    }
+    let broker = Broker::start("revoked", "");
+    let with_list = |list: PathBuf| {
+        let mut config = config(&broker.tls(), "fs.events");
+        config.security_protocol = SecurityProtocol::Ssl;
+        config.tls.ca_file = Some(broker.ca().into());
+        config.tls.crl_file = Some(list);
+        config
+    };
+    for name in ["revoked", "other"] {
+        let line = refusal(with_list(broker.list(name)));
+        let file = format!("by tls-crl-file {} it may also be", broker.list(name).display());
+        assert!(line.contains("certificate verify failed") && line.contains(&file), "{line}");
+        assert!(!line.contains('\n'), "{line}");
+    }
+    let line = refusal(with_list("/nonexistent/crl".into()));
+    assert!(line.contains("tls-crl-file /nonexistent/crl cannot be read: No such file"), "{line}");
+    let line = refusal(with_list(broker.ca().into()));
+    assert!(line.contains("ca.pem holds more than lists of revoked certificates"), "{line}");
+    delivers(with_list(broker.list("none")));
 }
 
 #[test]

@@ -32,8 +32,13 @@ fn openssl(arguments: &[&str], folder: &Path) {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::named("rustbridge test authority")
+    }
+
+    /// One whose list another's certificates do not ask for.
+    pub fn named(name: &str) -> Self {
         let folder = Folder::new("ca");
-        let subject = "/CN=rustbridge test authority";
+        let subject = format!("/CN={name}");
         openssl(
             &[
                 "req",
@@ -48,7 +53,7 @@ impl Authority {
                 "-days",
                 "2",
                 "-subj",
-                subject,
+                &subject,
                 "-addext",
                 "basicConstraints=critical,CA:TRUE",
             ],
@@ -85,18 +90,48 @@ impl Authority {
 
     /// The same, valid from a day on that nobody who runs this will see.
     pub fn sign_for_later(&self, name: &str, alternatives: &[&str]) -> Certificate {
-        self.folder.write("ca.index", "");
-        self.folder.write(
-            "ca.cnf",
-            "[ca]\ndefault_ca=this\n[this]\ndatabase=ca.index\nnew_certs_dir=.\ncertificate=ca.pem\n\
-             private_key=ca.key\nrand_serial=yes\ndefault_md=sha256\npolicy=any\n[any]\ncommonName=supplied\n",
-        );
+        self.keep_books();
         let (from, to) = ("20990101000000Z", "20991231235959Z");
         self.certify(
             name,
             alternatives,
             &["ca", "-batch", "-notext", "-config", "ca.cnf", "-startdate", from, "-enddate", to],
         )
+    }
+
+    /// A list of revoked certificates with these on it, in force for longer than this runs. It is signed anew each time: what
+    /// an earlier list held, a later one of the same name need not.
+    pub fn list(&self, name: &str, revoked: &[&Certificate]) -> PathBuf {
+        self.list_until("20991231235959Z", name, revoked)
+    }
+
+    /// An empty one that has expired.
+    pub fn list_that_is_over(&self, name: &str) -> PathBuf {
+        self.list_until("20010201000000Z", name, &[])
+    }
+
+    fn list_until(&self, end: &str, name: &str, revoked: &[&Certificate]) -> PathBuf {
+        self.keep_books();
+        let folder = self.folder.path();
+        let file = format!("{name}.crl");
+        for certificate in revoked {
+            let own = certificate.file.to_str().expect("its name is text");
+            openssl(&["ca", "-config", "ca.cnf", "-revoke", own], folder);
+        }
+        let dates = ["-crl_lastupdate", "20010101000000Z", "-crl_nextupdate", end];
+        let new = ["ca", "-config", "ca.cnf", "-gencrl", "-out", &file];
+        openssl(&[&new[..], &dates].concat(), folder);
+        folder.join(file)
+    }
+
+    /// What `openssl ca` wants to have, with nothing in it.
+    fn keep_books(&self) {
+        self.folder.write("ca.index", "");
+        self.folder.write(
+            "ca.cnf",
+            "[ca]\ndefault_ca=this\n[this]\ndatabase=ca.index\nnew_certs_dir=.\ncertificate=ca.pem\n\
+             private_key=ca.key\nrand_serial=yes\ndefault_md=sha256\npolicy=any\n[any]\ncommonName=supplied\n",
+        );
     }
 
     /// Has the authority sign, by this command of `openssl`.

@@ -19,6 +19,9 @@ the nearest name that is; so is what contradicts itself. All problems of a file 
 Values are written as `<param name=\"…\" value=\"…\"/>`. Numbers have the unit that ends their name.
 Where a secret is expected, `env:NAME` takes it from the environment and `file:/PATH` from a file, both
 read anew with each connection.
+
+Files of TLS are read anew with each connection to RabbitMQ. For Kafka the client library keeps what it has read:
+they are read anew with a reload, and before each attempt while a certificate or a login is refused.
 ";
 
 const END: &str = "

@@ -14,6 +14,11 @@ parameters! {
         Optional(AbsolutePath, "/etc/freeswitch/tls/ca.pem"),
         "Certificates that the broker's must descend from, as PEM; without it those of the system.";
 
+    CRL_FILE: Optional<AbsolutePath> = "tls-crl-file",
+        Optional(AbsolutePath, "/etc/freeswitch/tls/crl.pem"),
+        "Lists of revoked certificates (CRL), as PEM; the broker's own must not be on one, and the list of who signed it \
+         must be there and not have expired.";
+
     CERT_FILE: Optional<AbsolutePath> = "tls-cert-file",
         Optional(AbsolutePath, "/etc/freeswitch/tls/client.pem"),
         "Our certificate and its chain, as PEM.";

@@ -12,13 +12,15 @@ use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{
-    ErrorCode, Ssl, SslConnector, SslConnectorBuilder, SslMethod, SslStream, SslVerifyMode,
-    SslVersion,
+    ErrorCode, Ssl, SslConnector, SslConnectorBuilder, SslFiletype, SslMethod, SslStream,
+    SslVerifyMode, SslVersion,
 };
-use openssl::x509::store::X509StoreBuilder;
+use openssl::x509::store::{X509Lookup, X509StoreBuilder};
+use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509VerifyResult};
 
 use crate::config::tls::{ClientCertificate, TlsConfig};
+use crate::sink::revocation;
 
 /// No chain or key is larger; a path to something else should not fill the memory.
 const FILE_MAX: u64 = 1 << 20;
@@ -37,6 +39,9 @@ pub(super) fn prepare(
     builder.set_min_proto_version(Some(SslVersion::TLS1_2)).map_err(|e| internal(&e))?;
     if let Some(path) = &config.ca_file {
         trust(&mut builder, path)?;
+    }
+    if let Some(path) = &config.crl_file {
+        look_up(&mut builder, path)?;
     }
     if let Some(client) = &config.client {
         present(&mut builder, client)?;
@@ -61,6 +66,19 @@ fn trust(builder: &mut SslConnectorBuilder, path: &Path) -> Result<(), String> {
     }
     builder.set_cert_store(store.build());
     Ok(())
+}
+
+/// Has the broker's certificate looked up in the lists of this file. Only its own, as librdkafka does: lists of those above it
+/// need not be there, and the one of who signed it must be.
+fn look_up(builder: &mut SslConnectorBuilder, path: &Path) -> Result<(), String> {
+    revocation::check(path)?;
+    let store = builder.cert_store_mut();
+    store.set_flags(X509VerifyFlags::CRL_CHECK).map_err(|e| internal(&e))?;
+    let lookup = store.add_lookup(X509Lookup::file()).map_err(|e| internal(&e))?;
+    // It wants a path that is text and has no NUL: a configuration is text, and the check has opened it.
+    lookup.load_crl_file(path, SslFiletype::PEM).map(|_| ()).map_err(|error| {
+        format!("tls-crl-file {} cannot be used: {}", path.display(), reasons(&error))
+    })
 }
 
 /// Shows this certificate to a broker that asks for one.
@@ -172,7 +190,8 @@ pub(super) fn why(
                         tls-ca-file"
                     .to_owned()
             }
-            _ => "the broker's certificate is not accepted".to_owned(),
+            code => about_list(code, config.crl_file.as_deref())
+                .unwrap_or_else(|| "the broker's certificate is not accepted".to_owned()),
         };
         return Ok(format!("{what} ({})", verdict.error_string()));
     }
@@ -194,6 +213,34 @@ pub(super) fn why(
             )
         })),
     }
+}
+
+/// What a verdict means that comes of lists of revoked certificates.
+fn about_list(code: i32, file: Option<&Path>) -> Option<String> {
+    let file = file?.display();
+    // Numbers of x509_vfy.h.
+    Some(match code {
+        23 => format!(
+            "the broker's certificate is revoked by tls-crl-file {file}: give the broker a new one"
+        ),
+        3 => format!(
+            "tls-crl-file {file} holds no list of the authority that signed the broker's \
+             certificate: add it"
+        ),
+        12 => format!(
+            "tls-crl-file {file} holds an expired list of the authority that signed the broker's \
+             certificate: put the newest one there"
+        ),
+        11 => format!(
+            "tls-crl-file {file} holds a list that is not valid yet, of the authority that signed the \
+             broker's certificate: compare the clocks"
+        ),
+        8 => format!(
+            "tls-crl-file {file} holds a list in the name of the authority that signed the broker's \
+             certificate, but not signed by it: put its own there"
+        ),
+        _ => return None,
+    })
 }
 
 /// What TLS says when it breaks off.

@@ -5,6 +5,7 @@
 //! librdkafka's callbacks is an event in the queue that `poll` empties. The mutex is there for the
 //! type system; nobody else ever holds it.
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{NoCustomPartitioner, ProducerContext};
 
-use super::health::{Health, any_broker_up};
+use super::health::{Health, any_broker_up, lasting};
 use super::log_lines::LogLines;
 use super::verdict::{Verdict, is_missing, topic_advice, verdict};
 use crate::sink::Outcome;
@@ -27,6 +28,8 @@ pub(super) struct Context {
     topic: Box<str>,
     /// The largest batch in force. A message at least as large is alone in its batch.
     batch_bytes: usize,
+    /// Lists of revoked certificates that the brokers' are looked up in.
+    crl_file: Option<Box<Path>>,
     shared: Mutex<Shared>,
 }
 
@@ -64,8 +67,9 @@ impl Context {
     /// Batches smaller than this are not halved any more.
     const SMALLEST_BATCH: usize = 1_024;
 
-    pub(super) fn new(topic: &str, batch_bytes: usize) -> Self {
-        Self { topic: topic.into(), batch_bytes, shared: Mutex::default() }
+    pub(super) fn new(topic: &str, batch_bytes: usize, crl_file: Option<&Path>) -> Self {
+        let crl_file = crl_file.map(Box::from);
+        Self { topic: topic.into(), batch_bytes, crl_file, shared: Mutex::default() }
     }
 
     /// What came in. Not to be held while `poll` runs.
@@ -176,7 +180,9 @@ impl ClientContext for Context {
             Some(Code::Authentication) => shared.health.refused(reason),
             // A handshake also breaks when a broker restarts. A certificate that does not fit
             // stays so, on either side: OpenSSL's words and the alerts of the peer.
-            Some(Code::SSL) if is_about_a_certificate(reason) => shared.health.refused(reason),
+            Some(Code::SSL) if is_about_a_certificate(reason) => {
+                shared.health.refused(&explained(reason, self.crl_file.as_deref()));
+            }
             _ => shared.health.failed(reason),
         }
         shared.ask_producer = true;
@@ -198,12 +204,41 @@ fn is_about_a_certificate(reason: &str) -> bool {
     reason.contains("certificate") || reason.contains("unknown ca")
 }
 
+/// What librdkafka says of a certificate that is not accepted, which is the same whatever is wrong with it, and what it leaves out.
+fn explained(reason: &str, crl_file: Option<&Path>) -> String {
+    let reason = lasting(reason);
+    match crl_file.filter(|_| reason.contains("certificate verify failed")) {
+        Some(file) => format!(
+            "{reason}; by tls-crl-file {} it may also be revoked (give the broker a new one), or the \
+             list of who signed it missing or expired (put the newest one there)",
+            file.display()
+        ),
+        None => reason.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn context() -> Context {
-        Context::new("fs.events", 100_000)
+        Context::new("fs.events", 100_000, None)
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_accepted_may_be_a_revoked_one_where_there_are_lists() {
+        let file = Some(Path::new("/crl.pem"));
+        let words = "SSL handshake failed: certificate verify failed";
+        let reason = format!("{words} (after 3ms in state SSL_HANDSHAKE)");
+        let told = explained(&reason, file);
+        assert!(
+            told.starts_with(words)
+                && told.contains("by tls-crl-file /crl.pem it may also be revoked")
+        );
+        assert!(!told.contains("(after"), "{told}");
+        assert_eq!(explained(&reason, None), words);
+        let theirs = "SSL handshake failed: ssl/tls alert bad certificate";
+        assert_eq!(explained(theirs, file), theirs);
     }
 
     #[test]

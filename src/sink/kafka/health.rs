@@ -68,7 +68,7 @@ impl Health {
 }
 
 /// An error without the time that it took and how often it came before, by which each would be news.
-fn lasting(reason: &str) -> &str {
+pub(super) fn lasting(reason: &str) -> &str {
     reason.split_once(" (after ").map_or(reason, |(words, _)| words)
 }
 

@@ -50,7 +50,7 @@ use verdict::{Verdict, is_missing, topic_advice, topic_name_problem, verdict};
 use crate::codec::{Form, Outgoing};
 use crate::config::kafka::KafkaConfig;
 use crate::config::template::{Purpose, Template};
-use crate::sink::{Interrupt, Outcome, Sink, SinkError};
+use crate::sink::{Interrupt, Outcome, Sink, SinkError, revocation};
 
 /// How long `open` waits for a first answer. Load never waits for this: it is the publisher's
 /// time, and only a broker that neither answers nor refuses uses it up.
@@ -349,7 +349,9 @@ impl Sink for KafkaSink {
         self.pause = FIRST_PAUSE;
         self.outstanding = Outstanding::new(Instant::now());
         self.now_ms = now_ms();
-        let context = Context::new(&self.config.topic, self.batch_bytes);
+        let lists = self.config.tls.crl_file.as_deref();
+        lists.map_or(Ok(()), revocation::check).map_err(|reason| self.refused(reason))?;
+        let context = Context::new(&self.config.topic, self.batch_bytes, lists);
         // Secrets and the files of certificates and keys are read here, so that new ones count.
         let client = settings::client_config(&self.config, &self.client_id, self.batch_bytes)
             .map_err(|error| self.refused(error.to_string()))?;

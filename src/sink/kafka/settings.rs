@@ -97,6 +97,9 @@ pub(super) fn visible(config: &KafkaConfig, client_id: &str) -> ClientConfig {
         if let Some(file) = &tls.ca_file {
             client.set("ssl.ca.location", file.to_string_lossy());
         }
+        if let Some(file) = &tls.crl_file {
+            client.set("ssl.crl.location", file.to_string_lossy());
+        }
         if let Some(certificate) = &tls.client {
             client
                 .set("ssl.certificate.location", certificate.cert_file.to_string_lossy())
@@ -140,7 +143,13 @@ pub(super) mod tests {
             in_flight_max: 1_000,
             security_protocol: SecurityProtocol::Plaintext,
             sasl: None,
-            tls: TlsConfig { ca_file: None, client: None, server_name: None, verify: true },
+            tls: TlsConfig {
+                ca_file: None,
+                crl_file: None,
+                client: None,
+                server_name: None,
+                verify: true,
+            },
             properties: properties.iter().map(plain).collect(),
             allow_unsafe_delivery: false,
         }
@@ -174,6 +183,7 @@ pub(super) mod tests {
             password: Secret::Literal("hunter2".to_owned()),
         });
         config.tls.ca_file = Some("/etc/ca.pem".into());
+        config.tls.crl_file = Some("/etc/crl.pem".into());
         config.tls.client = Some(ClientCertificate {
             cert_file: "/etc/own.pem".into(),
             key_file: "/etc/own.key".into(),
@@ -187,6 +197,7 @@ pub(super) mod tests {
             ("sasl.username", "fs1"),
             ("sasl.password", "hunter2"),
             ("ssl.ca.location", "/etc/ca.pem"),
+            ("ssl.crl.location", "/etc/crl.pem"),
             ("ssl.certificate.location", "/etc/own.pem"),
             ("ssl.key.location", "/etc/own.key"),
             ("ssl.key.password", "hunter3"),
