@@ -23,6 +23,11 @@ use crate::support::{skips, target, wait_until};
 /// How long anything may take that is waited for: machines are slow at times.
 pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
+/// No callback takes this long, whatever the fault: one that waited for a broker, a disk or who holds a lock would, as rows keep
+/// all of these away for longer. The system alone takes the processor away for some hundred milliseconds, as rows run
+/// beside each other and brokers start meanwhile.
+const CALLBACK_MAX: Duration = Duration::from_secs(1);
+
 /// The name of the sink.
 pub(crate) const SINK: &str = "out";
 
@@ -53,6 +58,8 @@ pub(crate) struct Row<'b> {
     started: Instant,
     /// The longest that the switch waited for its handlers over one event.
     longest_ns: f64,
+    /// What that must be less than.
+    pub(crate) callback_max: Duration,
 }
 
 impl Row<'_> {
@@ -99,6 +106,8 @@ impl Row<'_> {
             settings: "<param name=\"live-calls\" value=\"false\"/>".to_owned(),
             started: Instant::now(),
             longest_ns: 0.0,
+            // Rows of the small size have many others beside them.
+            callback_max: if is_large() { CALLBACK_MAX } else { CALLBACK_MAX * 5 },
         };
         body(&mut row);
         row.host.stop();
@@ -282,8 +291,10 @@ impl Row<'_> {
         }
     }
 
-    /// A line of the table that `make soak` prints.
+    /// Has no callback have waited for anything, and writes a line of the table that `make soak` prints.
     pub(crate) fn note(&self, verdict: &Verdict, duplicates: usize) {
+        let longest = Duration::from_secs_f64(self.longest_ns / 1e9);
+        assert!(longest < self.callback_max, "a callback took {longest:?}");
         let longest = if self.longest_ns > 0.0 {
             format!("{:.3} ms", self.longest_ns / 1e6)
         } else {
@@ -316,6 +327,12 @@ pub(crate) fn on_disk(sink: &Value, count: u64) -> bool {
 pub(crate) fn dropped(sink: &Value) -> u64 {
     let reasons = sink["dropped"].as_object().expect("drops are listed by reason");
     reasons.values().filter_map(Value::as_u64).sum()
+}
+
+/// How many generated events have come to a sink: others that it is offered, as those of API calls, it filters.
+pub(crate) fn generated(sink: &Value) -> u64 {
+    let count = |name: &str| sink[name].as_u64().unwrap_or_else(|| panic!("no {name} in {sink:#}"));
+    count("offered").saturating_sub(count("filtered"))
 }
 
 /// `offered + recovered = filtered + delivered + dropped + dead + waiting`

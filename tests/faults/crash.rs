@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::bench::{Row, SINK, assert_balanced, dropped, size, wait};
 use crate::consumers;
 use crate::stream::{Stream, id, streams};
+use crate::support::clients::Message;
 use crate::support::oracle;
 use crate::support::proxy::Mode;
 use crate::support::switch::{Delivered, Load};
@@ -15,10 +16,10 @@ pub(crate) fn switch_killed(row: &mut Row<'_>) {
     killed(row, size(5, 20), |_, _| {});
 }
 
-/// F10 in a FreeSWITCH with a call in each of its lives, which ends with it: the next life tells it, once.
+/// F10 in a FreeSWITCH with a call in each of its lives, which ends with it: a later life tells it, once and for all.
 pub(crate) fn killed_with_calls(row: &mut Row<'_>) {
     "<param name=\"live-calls\" value=\"true\"/>".clone_into(&mut row.settings);
-    let streams = killed(row, size(2, 20), |row, life| {
+    let lives = killed(row, size(2, 20), |row, life| {
         let uuid = uuid(life);
         let call = format!("originate {{origination_uuid={uuid}}}null/test &park()");
         let answer = row.host.api(&call);
@@ -27,14 +28,15 @@ pub(crate) fn killed_with_calls(row: &mut Row<'_>) {
             row.host.json("rustbridge status json")["module"]["live_calls"]["calls"] == 1
         });
     });
-    let messages = || streams.iter().flat_map(|(_, stream)| &stream.messages);
+    let messages = || lives.iter().flat_map(|(_, stream)| &stream.messages);
     let orphans: BTreeMap<String, _> = messages()
-        .filter(|message| message.json().get("Event-Subclass").is_some_and(|it| it == ORPHAN))
+        .filter(|message| is_orphan(message))
         .map(|message| (id(message), message.json()))
         .collect();
     // The boots in the order of their lives, the last of which was not killed.
-    let mut boots: Vec<&String> = streams.iter().map(|(boot, _)| boot).collect();
+    let mut boots: Vec<&String> = lives.iter().map(|(boot, _)| boot).collect();
     boots.pop();
+    // Of each call there is one: had two boots told it by two ids, both would be here.
     let told: BTreeSet<&String> = orphans.keys().collect();
     let expected: Vec<String> =
         (0..).zip(&boots).map(|(life, boot)| format!("{boot}-orphan-{}", uuid(life))).collect();
@@ -44,6 +46,24 @@ pub(crate) fn killed_with_calls(row: &mut Row<'_>) {
         assert_eq!(orphan["Core-UUID"], boot.as_str(), "{orphan:?}");
         assert_eq!(orphan["Unique-ID"], uuid(life), "{orphan:?}");
     }
+    // A life that told some and was killed before it had noted that leaves them to the next, by the same ids.
+    let mut live_calls = || row.host.json("rustbridge status json")["module"]["live_calls"].clone();
+    wait("the orphans to be noted as told", || live_calls()["orphans_waiting"] == 0);
+    // From then on no boot tells any.
+    row.host.stop();
+    row.host.start();
+    row.host.load().expect("the module loads");
+    let boot = row.boot();
+    row.wait_sink("the connection", |sink| sink["state"] == "connected");
+    row.deliver(10);
+    row.wait_all_delivered();
+    let live_calls = row.host.json("rustbridge status json")["module"]["live_calls"].clone();
+    let (waiting, told) = (&live_calls["orphans_waiting"], &live_calls["orphans_told"]);
+    assert_eq!((waiting, told), (&0.into(), &0.into()), "{live_calls:#}");
+    let stream =
+        streams(row.broker.read(&row.place)).remove(&boot).expect("the stream of that boot");
+    let tells = stream.messages.iter().filter(|message| is_orphan(message));
+    assert_eq!((tells.count(), stream.numbers.len()), (0, 10));
 }
 
 /// F10 in mode `overflow`. The switch is killed when events of it are on disk and older ones in memory alone, sent and not
@@ -91,6 +111,10 @@ pub(crate) fn killed_in_front_of_the_spool(row: &mut Row<'_>) {
 }
 
 const ORPHAN: &str = "rustbridge::orphan";
+
+fn is_orphan(message: &Message) -> bool {
+    message.json().get("Event-Subclass").is_some_and(|it| it == ORPHAN)
+}
 
 /// The call of a life.
 fn uuid(life: u64) -> String {
