@@ -17,29 +17,35 @@ REMEMBERED = 100_000
 
 
 class Ranges:
-    """Numbers as few ranges: a stream in order is one."""
+    """Numbers as few ranges: a stream in order is one. A number costs the same in whatever order they come, as when one
+    partition is read after another."""
 
     def __init__(self):
-        self.ranges = []
+        # Of each range, by its first number the last, and by its last the first.
+        self.last_of, self.first_of = {}, {}
 
     def add(self, first, last):
-        ranges = self.ranges
-        # Nearly always the next number: look from the end.
-        at = len(ranges)
-        while at and ranges[at - 1][0] > first:
-            at -= 1
-        ranges.insert(at, [first, last])
-        at = max(at - 1, 0)
-        while at + 1 < len(ranges) and ranges[at][0] <= last + 1:
-            if ranges[at][1] + 1 >= ranges[at + 1][0]:
-                ranges[at][1] = max(ranges[at][1], ranges.pop(at + 1)[1])
-            else:
-                at += 1
+        if self.last_of.get(first, first - 1) >= last or self.first_of.get(last, last + 1) <= first:
+            return
+        # What begins or ends where this one does is a part of it.
+        if first in self.last_of:
+            del self.first_of[self.last_of.pop(first)]
+        if last in self.first_of:
+            del self.last_of[self.first_of.pop(last)]
+        before, after = self.first_of.pop(first - 1, None), self.last_of.pop(last + 1, None)
+        if before is not None:
+            del self.last_of[before]
+            first = before
+        if after is not None:
+            del self.first_of[after]
+            last = after
+        self.last_of[first], self.first_of[last] = last, first
 
     def holes(self):
         """Ranges that are missing, from one to the largest number."""
         expected, found = 1, []
-        for first, last in self.ranges:
+        # A repetition may lie within another range.
+        for first, last in sorted(self.last_of.items()):
             if first > expected:
                 found.append((expected, first - 1))
             expected = max(expected, last + 1)
