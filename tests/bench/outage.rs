@@ -7,6 +7,7 @@
 //! of ten seconds, and "alive" in as many or [`PIECES_ALIVE`], half of them before it and half behind: what counts is the median of
 //! the pieces, since a machine's bad second would else be a whole side's p99.9.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::Effort;
@@ -134,6 +135,24 @@ fn long(case: &Case) -> u32 {
     minutes.map_or(case.count, |minutes: u32| minutes * 60 * case.rate)
 }
 
+/// Events that wait at the end of it, the last of them as fast as they can be made: `BENCH_OUTAGE_BACKLOG`, where that is set.
+fn backlog(case: &Case) -> u64 {
+    let text = std::env::var("BENCH_OUTAGE_BACKLOG").ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(u64::from(case.count))
+}
+
+/// Has the system forget what it holds of files, where `BENCH_OUTAGE_COLD` is set: an outage of minutes may do that to a backlog on a
+/// machine whose memory others want. Needs root.
+fn forget_files() {
+    if is_cold() {
+        std::fs::write("/proc/sys/vm/drop_caches", "1").expect("root can have files forgotten");
+    }
+}
+
+fn is_cold() -> bool {
+    std::env::var_os("BENCH_OUTAGE_COLD").is_some()
+}
+
 /// The percentiles of so many pieces, each a run of this case.
 struct Pieces([Vec<f64>; 3]);
 
@@ -193,6 +212,7 @@ fn outage(
     let (before, waiting) = (stand.sink("delivered"), stand.sink("waiting"));
     // As empty as it was for those from memory: a queue that is long already takes more slowly.
     tidy();
+    forget_files();
     let since = Instant::now();
     proxy.set(Mode::Pass);
     found.first.push(until_delivered(stand, since, before, 1));
@@ -268,16 +288,17 @@ fn measure(
         rate: 5_000,
         count: count as u32,
     };
+    let backlog = backlog(&case);
     let mut found = Found::default();
     for number in 0..effort.rounds.min(6) {
         // The first round warms up, and is left out.
         let away = if number == 0 { case.count } else { long(&case) };
-        round(stand, sink, (&case, away), count, &mut found, &mut tidy);
+        round(stand, sink, (&case, away), backlog, &mut found, &mut tidy);
         // A round may take an hour; what came of it is not to depend on the next.
         let [coming, steady, drained] =
             [&found.coming, &found.steady, &found.drained].map(Series::last);
         println!(
-            "   {broker}, {away} events: {count} of them in {coming:.2} s as they come, {steady:.2} s from memory, {drained:.2} s from disk"
+            "   {broker}, {away} events: {backlog} of them in {coming:.2} s as they come, {steady:.2} s from memory, {drained:.2} s from disk"
         );
         tidy();
     }
@@ -286,7 +307,14 @@ fn measure(
 
 fn report(broker: &str, case: &Case, found: &Found, results: &mut Results) {
     let seconds = long(case) / case.rate;
-    let name = format!("{broker}, {} headers at {}/s, away {seconds} s", case.headers, case.rate);
+    let mut name =
+        format!("{broker}, {} headers at {}/s, away {seconds} s", case.headers, case.rate);
+    if backlog(case) != u64::from(case.count) {
+        write!(name, ", backlog of {}", backlog(case)).expect("a text takes text");
+    }
+    if is_cold() {
+        name.push_str(", files forgotten");
+    }
     for (at, (_, what)) in PARTS.iter().enumerate() {
         results.figure(&format!("callback, broker alive, {what}"), &name, "ns", &found.alive[at]);
         results.ratio(
