@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::pipeline::thread::{Owned, Prepare, SpawnError, ThreadError, spawn};
-use crate::spool::{Syncer, Syncing, read_ahead};
+use crate::spool::{Syncer, Syncing, Wanted};
 
 /// Such a thread, owned by the store whose spool it serves.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct SyncThread {
 #[derive(Debug)]
 enum Job {
     Sync { file: File, done: Sender<io::Result<()>> },
-    ReadAhead { file: File, offset: u64, len: u64 },
+    ReadAhead(Wanted),
 }
 
 /// How long after its deadline the end of a thread is looked for that has nothing left to do.
@@ -56,7 +56,7 @@ impl SyncThread {
                 match job {
                     // Nobody may want to know any more.
                     Job::Sync { file, done } => drop(done.send(sync(&file))),
-                    Job::ReadAhead { file, offset, len } => read_ahead(&file, offset, len),
+                    Job::ReadAhead(wanted) => wanted.fetch(),
                 }
                 unfinished.fetch_sub(1, Ordering::Relaxed);
             }
@@ -96,13 +96,13 @@ impl Syncer for Jobs {
         Some(Box::new(Begun(result)))
     }
 
-    fn read_ahead(&self, file: File, offset: u64, len: u64) -> bool {
+    fn read_ahead(&self, wanted: Wanted) -> bool {
         if self.unfinished.load(Ordering::Relaxed) > 0 {
             return false;
         }
         self.unfinished.fetch_add(1, Ordering::Relaxed);
         // Without the thread nothing is read ahead: it ends after the spool.
-        self.jobs.send(Job::ReadAhead { file, offset, len }).is_ok()
+        self.jobs.send(Job::ReadAhead(wanted)).is_ok()
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::spool::{Disk, Fsync, Heal, Spool, SpoolConfig, SpoolState};
+    use crate::spool::{Disk, Fsync, Heal, Spool, SpoolConfig, SpoolState, Storage};
 
     /// How long anything may take that is waited for.
     const LIMIT: Duration = Duration::from_secs(60);
@@ -213,11 +213,13 @@ mod tests {
     fn nothing_is_read_ahead_while_the_disk_is_silent() {
         let dir = Dir::new("ahead");
         std::fs::create_dir_all(&dir.0).unwrap();
-        let file = File::create(dir.0.join("file")).unwrap();
+        let path = dir.0.join("file");
+        std::fs::write(&path, [7; 8192]).unwrap();
         let (thread, answers) = hanging();
-        let syncer = thread.syncer();
-        let mut sync = syncer.begin(file.try_clone().unwrap()).unwrap();
-        let ask = || syncer.read_ahead(file.try_clone().unwrap(), 0, 4096);
+        let disk = Disk::with(thread.syncer());
+        let file = disk.open(&path).unwrap();
+        let mut sync = file.begin_sync().unwrap();
+        let ask = || file.will_read(0, 4096);
         assert!((0..100).all(|_| !ask()), "the sync is not over");
         assert!(sync.wait(Duration::ZERO).is_none());
         drop(answers);
@@ -230,7 +232,7 @@ mod tests {
                 std::thread::park_timeout(Duration::from_millis(1));
             }
         }
-        drop(syncer);
+        drop((file, disk));
         thread.end(Instant::now() + LIMIT).unwrap();
     }
 

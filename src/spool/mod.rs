@@ -32,6 +32,7 @@
 //! beside the log (the place where the bugs of other spools are), recycling files (stale records),
 //! a key-value store (write amplification and background threads for a plain queue).
 
+mod ahead;
 mod batch;
 mod checksum;
 mod commit;
@@ -63,12 +64,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use self::ahead::Wanted;
 pub use self::batch::Batch;
 pub use self::error::SpoolError;
 #[cfg(test)]
 pub(crate) use self::format::VERSION as SEGMENT_FORMAT;
 pub use self::queue::Spool;
-pub use self::storage::{Disk, Found, Lock, Storage, StorageFile, Syncer, Syncing, read_ahead};
+pub use self::storage::{Disk, Found, Lock, Storage, StorageFile, Syncer, Syncing};
 
 /// When records become durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,14 +10,15 @@ use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read};
-use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock, statvfs};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
 use rustix::io::Errno;
+
+use super::ahead::{self, Fetched, Wanted};
 
 /// A name found in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,14 +151,8 @@ pub trait Syncing: fmt::Debug + Send {
 pub trait Syncer: fmt::Debug + Send + Sync {
     /// Begins to sync; none when the thread is gone.
     fn begin(&self, file: File) -> Option<Box<dyn Syncing>>;
-    /// Has [`read_ahead`] called there, unless the thread has something to do. Returns whether it has not.
-    fn read_ahead(&self, file: File, offset: u64, len: u64) -> bool;
-}
-
-/// Has the system begin to read this part of a file. To make room for it and to ask the disk takes time as well.
-pub fn read_ahead(file: &File, offset: u64, len: u64) {
-    // A hint: where it is not taken, the bytes are read when they are asked for.
-    let _hint = fadvise(file, offset, NonZeroU64::new(len), Advice::WillNeed);
+    /// Has this fetched there, unless the thread has something to do. Returns whether it has not.
+    fn read_ahead(&self, wanted: Wanted) -> bool;
 }
 
 /// The real file system.
@@ -173,7 +168,7 @@ impl Disk {
     }
 
     fn file(&self, file: File) -> Box<dyn StorageFile> {
-        Box::new(DiskFile { file, syncer: self.syncer.clone() })
+        Box::new(DiskFile { file, syncer: self.syncer.clone(), fetched: None })
     }
 }
 
@@ -199,7 +194,9 @@ impl Storage for Disk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        Ok(self.file(OpenOptions::new().read(true).write(true).open(path)?))
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let fetched = self.syncer.is_some().then(|| Arc::new(Fetched::new(path)));
+        Ok(Box::new(DiskFile { file, syncer: self.syncer.clone(), fetched }))
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Lock> {
@@ -260,6 +257,17 @@ impl Storage for Disk {
 struct DiskFile {
     file: File,
     syncer: Option<Arc<dyn Syncer>>,
+    /// What that thread has read ahead, of a file that was there.
+    fetched: Option<Arc<Fetched>>,
+}
+
+impl DiskFile {
+    /// What was fetched of it may not be true any more.
+    fn changes(&self) {
+        if let Some(fetched) = &self.fetched {
+            fetched.end();
+        }
+    }
 }
 
 impl StorageFile for DiskFile {
@@ -268,18 +276,21 @@ impl StorageFile for DiskFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
+        let fetched = self.fetched.as_ref().and_then(|fetched| fetched.read(buffer, offset));
+        fetched.map_or_else(|| self.file.read_at(buffer, offset), Ok)
     }
 
     fn will_read(&self, offset: u64, len: u64) -> bool {
-        let Some(syncer) = &self.syncer else {
-            read_ahead(&self.file, offset, len);
+        let (Some(syncer), Some(fetched)) = (&self.syncer, &self.fetched) else {
+            ahead::hint(&self.file, offset, len);
             return true;
         };
-        self.file.try_clone().is_ok_and(|file| syncer.read_ahead(file, offset, len))
+        let Ok(file) = self.file.try_clone() else { return false };
+        syncer.read_ahead(Wanted { file, offset, len, fetched: Arc::clone(fetched) })
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.changes();
         self.file.write_at(bytes, offset)
     }
 
@@ -291,6 +302,7 @@ impl StorageFile for DiskFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        self.changes();
         self.file.set_len(len)
     }
 

@@ -89,7 +89,9 @@ pub(crate) fn far(row: &mut Row<'_>) {
     const ALLOWED: u64 = 3000;
     let proxy = row.broker.proxy();
     proxy.set(Mode::Way(Duration::from_millis(200)));
-    begin(row, proxy.port(), &[("confirm-window", &ALLOWED.to_string())]);
+    // Room for all that are made at once.
+    let more = [("confirm-window", ALLOWED.to_string()), ("queue-capacity", "131072".to_owned())];
+    begin(row, proxy.port(), &more.each_ref().map(|(name, value)| (*name, value.as_str())));
     assert_eq!(row.sink()["window"], 1024, "what keeps a near broker busy");
     let mut sent = vec![first_ten()];
     let rounds = size(1, 5);

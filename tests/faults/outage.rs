@@ -114,8 +114,8 @@ pub(crate) fn first_ten() -> Delivered {
 
 /// F2. The broker is away for long; everything waits on disk, and new events come in behind it in order.
 pub(crate) fn away_with_spool(row: &mut Row<'_>) {
-    // Room for all of them: a publisher that the machine keeps waiting is not what is tried here.
-    row.begin(&[("queue-capacity", "8192")]);
+    // Room for all that are made at once: a publisher that the machine keeps waiting is not what is tried here.
+    row.begin(&[("queue-capacity", &size(8192, 32_768).to_string())]);
     row.broker.kill();
     row.wait_loss();
     let rate = u32::try_from(size(4000, 5000)).unwrap();
@@ -222,7 +222,7 @@ pub(crate) fn silent(row: &mut Row<'_>) {
 
 /// F7. A memory alarm: the broker asks for a pause, and events wait on disk until it is over.
 pub(crate) fn alarm(row: &mut Row<'_>) {
-    row.begin(&[("queue-capacity", "4096")]);
+    row.begin(&[("queue-capacity", &size(4096, 32_768).to_string())]);
     row.broker.rabbitmq().set_memory_alarm(true);
     // The broker says so to the connection that publishes next.
     let first = row.deliver(10);

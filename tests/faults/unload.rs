@@ -13,7 +13,8 @@ use crate::support::switch::Load;
 
 /// An unload while the broker is dead and many events wait: within its time, all on disk, sent after the next load.
 pub(crate) fn unloaded(row: &mut Row<'_>) {
-    row.begin(&[]);
+    // Room for all of them, however long the machine keeps the publisher waiting.
+    row.begin(&[("queue-capacity", "131072")]);
     row.broker.kill();
     row.wait_loss();
     let waiting = row.deliver(size(20_000, 100_000));
