@@ -286,9 +286,9 @@ mod tests {
 
     impl Sample {
         fn new(name: &str) -> Self {
-            // Where the project is built, and not where temporary files may lie in memory.
-            let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target");
-            let path = folder.join(format!("ahead-{name}-{}", std::process::id()));
+            // Where the project is built: temporary files may lie in memory.
+            let program = std::env::current_exe().unwrap();
+            let path = program.with_file_name(format!("ahead-{name}-{}", std::process::id()));
             let bytes: Vec<u8> = (0..u32::try_from(BLOCK * 7 / 8).unwrap())
                 .flat_map(|word| word.wrapping_mul(0x9e37_79b9).to_le_bytes())
                 .collect();
