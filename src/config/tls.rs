@@ -35,6 +35,13 @@ pub struct ClientCertificate {
     pub key_password: Option<Secret>,
 }
 
+impl Default for TlsConfig {
+    /// What holds where nothing is said: the broker's certificate is checked.
+    fn default() -> Self {
+        Self { ca_file: None, crl_file: None, client: None, server_name: None, verify: true }
+    }
+}
+
 impl TlsConfig {
     /// Reads what AMQP and Kafka share. `without` says why there is no TLS, if there is none.
     pub(super) fn read(params: &mut Params<'_>, without: Option<&str>) -> Self {

@@ -50,13 +50,7 @@ pub(crate) fn config(port: u16, exchange: &str) -> AmqpConfig {
         frame_max: 131_072,
         content_type: "application/json".into(),
         connection_name: None,
-        tls: TlsConfig {
-            ca_file: None,
-            crl_file: None,
-            client: None,
-            server_name: None,
-            verify: true,
-        },
+        tls: TlsConfig::default(),
     }
 }
 

@@ -25,13 +25,7 @@ pub(crate) fn config(servers: &str, topic: &str) -> KafkaConfig {
         in_flight_max: 2_000,
         security_protocol: SecurityProtocol::Plaintext,
         sasl: None,
-        tls: TlsConfig {
-            ca_file: None,
-            crl_file: None,
-            client: None,
-            server_name: None,
-            verify: true,
-        },
+        tls: TlsConfig::default(),
         properties: Vec::new(),
         allow_unsafe_delivery: false,
     }

@@ -143,13 +143,7 @@ pub(super) mod tests {
             in_flight_max: 1_000,
             security_protocol: SecurityProtocol::Plaintext,
             sasl: None,
-            tls: TlsConfig {
-                ca_file: None,
-                crl_file: None,
-                client: None,
-                server_name: None,
-                verify: true,
-            },
+            tls: TlsConfig::default(),
             properties: properties.iter().map(plain).collect(),
             allow_unsafe_delivery: false,
         }
