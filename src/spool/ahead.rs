@@ -56,6 +56,10 @@ struct Block {
 }
 
 /// Memory for one block, some of it unused so that the rest is aligned.
+///
+/// What is read into are whole pages that hold nothing else, and only the disk writes to them meanwhile. open(2) warns of direct reads
+/// beside fork(2), which FreeSWITCH's `system` does: a page that the processor writes to is then replaced by a copy, and what the disk
+/// brings goes to the other one.
 #[derive(Debug)]
 struct Buffer {
     bytes: Vec<u8>,
