@@ -36,7 +36,7 @@ pub(super) struct Fetched {
 
 #[derive(Debug, Default)]
 struct Stock {
-    /// Each begins where the one before it ends.
+    /// In order; there may be gaps between them.
     blocks: VecDeque<Block>,
     /// Memory for more.
     spare: Vec<Buffer>,
@@ -97,7 +97,8 @@ impl Wanted {
     pub fn fetch(self) {
         let end = self.offset.saturating_add(self.len);
         let mut from = self.offset;
-        while from < end {
+        // No more when nobody has the file open any longer: a sync may wait for this thread.
+        while from < end && Arc::strong_count(&self.fetched) > 1 {
             // Along the borders of blocks, so that no page is read twice.
             let to = end.min((from / BLOCK + 1) * BLOCK);
             if !self.fetched.fetch(&self.file, from, to, false) {
@@ -131,15 +132,12 @@ impl Fetched {
 
     /// Forgets everything, and fetches no more.
     pub(super) fn end(&self) {
-        let mut stock = self.stock();
-        if !matches!(stock.source, Source::Refused) {
-            *stock = Stock { source: Source::Refused, ..Stock::default() };
-        }
+        *self.stock() = Stock { source: Source::Refused, ..Stock::default() };
     }
 
     /// Reads one block past the cache, or finds that nobody wants it. False when the system is to do it.
     fn fetch(&self, file: &File, from: u64, to: u64, even_if_cached: bool) -> bool {
-        let (sides, mut buffer) = {
+        let (sides, spare) = {
             let mut stock = self.stock();
             if stock.passed >= to {
                 return true;
@@ -149,9 +147,10 @@ impl Fetched {
             }
             let Source::Open(sides) = &stock.source else { return false };
             let Ok(sides) = sides.try_clone() else { return false };
-            let Some(buffer) = stock.spare.pop().or_else(Buffer::new) else { return false };
-            (sides, buffer)
+            (sides, stock.spare.pop())
         };
+        // Not while the reader may want what is there: memory may be waited for.
+        let Some(mut buffer) = spare.or_else(Buffer::new) else { return false };
         // The reader goes on meanwhile.
         let start = from - from % to_u64(ALIGN);
         let is_cached = !even_if_cached && sides.has_cached(from, to);
@@ -186,7 +185,7 @@ impl Fetched {
 impl Stock {
     fn put(&mut self, block: Block) {
         // Somebody began to read elsewhere: what is here is of no use to him.
-        while self.blocks.back().is_some_and(|last| last.end != block.start)
+        while self.blocks.back().is_some_and(|last| last.end > block.start)
             || self.blocks.len() >= MAX_BLOCKS
         {
             let Some(old) = self.blocks.pop_front() else { break };
