@@ -24,7 +24,7 @@ use super::format::{to_u64, to_usize};
 const BLOCK: u64 = 1024 * 1024;
 /// How many blocks may wait to be read: more than a reader asks for ahead, so that none is lost that is wanted.
 const MAX_BLOCKS: usize = 6;
-/// Offsets, lengths and memory of direct reads are multiples of this: the largest that disks ask for.
+/// Offsets, lengths and memory of direct reads are multiples of this, which is what disks ask for as a rule: one that asks for more refuses.
 const ALIGN: usize = 4096;
 
 /// What has been fetched of one open file. The thread that fetches fills it, the one that reads empties it.
@@ -93,13 +93,13 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Fetches it, or has the system do so. May wait for the disk: not for the publisher.
+    /// Fetches it, or has the system do so. It may wait for the disk, so the publisher does not call it.
     pub fn fetch(self) {
         let end = self.offset.saturating_add(self.len);
         let mut from = self.offset;
         // No more when nobody has the file open any longer: a sync may wait for this thread.
         while from < end && Arc::strong_count(&self.fetched) > 1 {
-            // Along the borders of blocks, so that no page is read twice.
+            // Along the borders of blocks; only a page in which two requests meet is read twice.
             let to = end.min((from / BLOCK + 1) * BLOCK);
             if !self.fetched.fetch(&self.file, from, to, false) {
                 hint(&self.file, from, to - from);
